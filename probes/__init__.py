@@ -1,0 +1,1 @@
+"""Measurement: load clients, the prober, captures, retransmissions, outages, switch tables."""

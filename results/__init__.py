@@ -1,0 +1,1 @@
+"""Tables, statistics, plots and the report of a run."""

@@ -1,0 +1,85 @@
+"""What the kernel says of a TCP connection: TCP_INFO (include/uapi/linux/tcp.h, struct tcp_info).
+
+Shared by the load clients, the guest and the agents, because a flow's retransmissions are checked against the
+kernel's counters at both ends.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_LENGTH = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpInfo:
+    """The fields of struct tcp_info that are used here. Counters that an older kernel lacks are -1."""
+
+    state: int
+    ca_state: int
+    options: int
+    snd_wscale: int
+    rcv_wscale: int
+    rto_us: int
+    snd_mss: int
+    rcv_mss: int
+    unacked: int
+    retrans: int
+    rtt_us: int
+    rttvar_us: int
+    total_retrans: int
+    segs_out: int
+    segs_in: int
+    bytes_retrans: int
+    dsack_dups: int
+    reord_seen: int
+    total_rto: int
+
+
+def read_tcp_info(connection: socket.socket) -> TcpInfo:
+    """Read TCP_INFO of one socket. Raises OSError if it is not a TCP socket."""
+    raw = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
+
+    def field(form: str, offset: int) -> int:
+        if offset + struct.calcsize(form) > len(raw):
+            return -1
+        value: int = struct.unpack_from(form, raw, offset)[0]
+        return value
+
+    return TcpInfo(
+        state=raw[0],
+        ca_state=raw[1],
+        options=raw[5],
+        snd_wscale=raw[6] & 0x0F,
+        rcv_wscale=raw[6] >> 4,
+        rto_us=field("=I", 8),
+        snd_mss=field("=I", 16),
+        rcv_mss=field("=I", 20),
+        unacked=field("=I", 24),
+        retrans=field("=I", 36),
+        rtt_us=field("=I", 68),
+        rttvar_us=field("=I", 72),
+        total_retrans=field("=I", 100),
+        segs_out=field("=I", 136),
+        segs_in=field("=I", 140),
+        bytes_retrans=field("=Q", 208),
+        dsack_dups=field("=I", 216),
+        reord_seen=field("=I", 220),
+        total_rto=field("=H", 240),
+    )
+
+
+def socket_reading(connection: socket.socket) -> dict[str, Any]:
+    """One reading of a connection for the event log (event `socket`).
+
+    Keys: local and remote as "address:port", and every field of TcpInfo.
+    """
+    local, remote = connection.getsockname(), connection.getpeername()
+    return {
+        "local": f"{local[0]}:{local[1]}",
+        "remote": f"{remote[0]}:{remote[1]}",
+        **asdict(read_tcp_info(connection)),
+    }
