@@ -57,9 +57,7 @@ class Hello(NamedTuple):
 
 HELLO = struct.Struct("<IIQ")  # magic, kind, connection
 REQUEST = struct.Struct("<QQ")  # sequence (from 1), value = mix(connection, sequence)
-ANSWER = struct.Struct(
-    "<QQQQ"
-)  # sequence, requests answered so far, value before this one, mix(connection, sequence)
+ANSWER = struct.Struct("<QQQQ")  # sequence, requests answered so far, value before this one, mix(connection, sequence)
 RECEIPT = struct.Struct("<QQ")  # bytes received, bytes that were wrong
 PROBE = struct.Struct("<IIQQ")  # magic, stream, sequence, intended send time in ns
 
