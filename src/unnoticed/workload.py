@@ -5,7 +5,8 @@ Every byte can be checked by its position. A connection starts with a Hello; the
 - REQUEST: the client sends Requests, the guest answers each one. The guest keeps, in its RAM, how many requests of this
   connection it has answered and the last value it was given. Its answer carries both, so a client sees at once when
   the guest's memory went back in time, or a request was lost or served twice.
-- DOWNLOAD: the guest sends the connection's pattern until the client ends its direction; then the guest closes.
+- DOWNLOAD: the guest sends the connection's pattern, at the rate asked for, until the client ends its direction; then
+  the guest closes.
 - UPLOAD: the client sends the connection's pattern and ends its direction; the guest answers with a Receipt and closes.
 - CONNECT: the guest answers the Hello with one Answer (sequence 0); the client closes.
 
@@ -45,17 +46,18 @@ def mix(a: int, b: int) -> int:
 
 
 class Hello(NamedTuple):
-    """First 16 bytes of every connection, from the client."""
+    """First bytes of every connection, from the client. A rate of 0 leaves a download unpaced."""
 
     kind: int
     connection: int
+    rate_bytes_per_s: int = 0
     magic: int = MAGIC
 
     def pack(self) -> bytes:
-        return HELLO.pack(self.magic, self.kind, self.connection)
+        return HELLO.pack(self.magic, self.kind, self.connection, self.rate_bytes_per_s)
 
 
-HELLO = struct.Struct("<IIQ")  # magic, kind, connection
+HELLO = struct.Struct("<IIQQ")  # magic, kind, connection, rate of a download
 REQUEST = struct.Struct("<QQ")  # sequence (from 1), value = mix(connection, sequence)
 ANSWER = struct.Struct("<QQQQ")  # sequence, requests answered so far, value before this one, mix(connection, sequence)
 RECEIPT = struct.Struct("<QQ")  # bytes received, bytes that were wrong

@@ -1,0 +1,130 @@
+"""The agent: one process per host, told what to do over its control channel, reached by the other agent over TCP.
+
+Commands: `boot` (a guest, here and now), `migrate` (the guest, away), `verify` (the guest's RAM against what its
+counters say), `stop`. An incoming migration needs no command: the agent listens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import select
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from unnoticed.agents import dirtier
+from unnoticed.agents.announce import Announcer, frames_for
+from unnoticed.agents.channel import PORT
+from unnoticed.agents.destination import Destination
+from unnoticed.agents.guest_process import GuestSettings
+from unnoticed.agents.host import Host, discard
+from unnoticed.agents.kernel.bridge_port import BridgePort
+from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.agents.ram import Super
+from unnoticed.agents.source import MigrationSettings, Source
+from unnoticed.control import Command, Control, ParentGoneError
+from unnoticed.events import EventLog
+
+
+class Agent:
+    """Obeys commands and receives guests, one thing at a time."""
+
+    def __init__(self, host: Host, control: Control, listener: socket.socket) -> None:
+        self._host, self._control, self._listener = host, control, listener
+        self._expected = 0  # number of the migration that may come in
+        self._fail_at: str | None = None
+
+    def run(self) -> None:
+        """Until told to stop. Raises ParentGoneError when there is nobody left to tell."""
+        self._control.reply("ready")
+        while True:
+            control, listener = self._control.fileno(), self._listener.fileno()
+            readable, _, _ = select.select([control, listener], [], [])
+            if listener in readable:
+                connection, _ = self._listener.accept()
+                arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
+                self._control.reply("arrival", arrival=arrival.value)
+            if control in readable:
+                for command in self._control.receive():
+                    if not self._obey(command):
+                        return
+
+    def _obey(self, command: Command) -> bool:
+        """Carry out one command; False when it was the last."""
+        host = self._host
+        match command["command"]:
+            case "boot":
+                host.guest = host.new_guest(memory_bytes=command["memory_bytes"])
+                host.guest.boot(
+                    working_set_bytes=command["working_set_bytes"],
+                    dirty_bytes_per_s=command["dirty_bytes_per_s"],
+                    pattern=command["pattern"],
+                )
+                host.guest.resume(moved=False)
+                self._control.reply("booted")
+            case "expect":
+                self._expected, self._fail_at = command["number"], command.get("fail_at")
+                self._control.reply("expecting")
+            case "migrate":
+                fields = {key: value for key, value in command.items() if key != "command"}
+                report = Source(host, MigrationSettings(**fields)).run()
+                self._control.reply("migrated", **dataclasses.asdict(report))
+            case "verify":
+                self._control.reply("verified", **self._verify())
+            case "stop":
+                if host.guest is not None:
+                    discard(host.guest)
+                self._control.reply("done")
+                return False
+        return True
+
+    def _verify(self) -> dict[str, Any]:
+        """Stop the guest for as long as it takes to look at every page of the dirtier's area."""
+        guest = self._host.guest
+        if guest is None:
+            return {"here": False}
+        guest.pause()
+        quads = guest.ram.quads
+        writer = dirtier.Dirtier(
+            pattern=dirtier.Pattern(quads[Super.PATTERN]), working_set_pages=quads[Super.WORKING_SET_PAGES]
+        )
+        written = quads[Super.PAGES_WRITTEN]
+        wrong = writer.wrong_pages(guest.ram.words, written=written)
+        resumes = quads[Super.RESUMES]
+        guest.resume(moved=False)
+        found = {"pages": guest.ram.pages, "wrong_pages": wrong, "pages_written": written, "resumes": resumes}
+        self._host.events.write("ram", **found)
+        return {"here": True, **found}
+
+
+def main() -> None:
+    """Argument: JSON with place, address, key (hex), guest (GuestSettings), guest_pid, gate, events."""
+    settings = json.loads(sys.argv[1])
+    guest = GuestSettings(**settings["guest"])
+    namespace = NetworkNamespace(settings["guest_pid"])
+    gate = BridgePort(settings["gate"])
+    with namespace.entered():
+        announcer = Announcer(guest.interface)
+    frames_for("garp", mac=guest.mac, ipv4=guest.address)  # imports scapy now rather than in a cutover
+    events = EventLog(Path(settings["events"]), who=f"agent-{settings['place']}")
+    listener = socket.create_server((settings["address"], PORT))
+    host = Host(
+        place=settings["place"],
+        address=settings["address"],
+        key=bytes.fromhex(settings["key"]),
+        events=events,
+        settings=guest,
+        namespace=namespace,
+        gate=gate,
+        announcer=announcer,
+    )
+    try:
+        Agent(host, Control(), listener).run()
+    except ParentGoneError:
+        sys.exit(0)  # the guest, if it is here, dies with this process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The channel of a migration: a TCP socket that speaks `unnoticed.agents.wire`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TypeVar
+
+from unnoticed.agents import wire
+from unnoticed.errors import PeerError
+
+PORT = 7100
+_SILENCE_S = 10  # a peer that says or takes nothing for so long is given up
+_SO_MAX_PACING_RATE = 47
+
+M = TypeVar("M", bound=wire.Message)
+
+
+class Channel:
+    """One end. `socket` and `wire` are open to those who stream pages."""
+
+    def __init__(self, connection: socket.socket, *, role: wire.Role, key: bytes, rate_bytes_per_s: int = 0) -> None:
+        self.socket = connection
+        self.wire = wire.Wire(role, key=key, nonce=os.urandom(wire.NONCE_BYTES))
+        limit = struct.pack("@ll", _SILENCE_S, 0)
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if rate_bytes_per_s:
+            connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s)
+
+    def send(self, message: wire.Message, *, more: bool = False) -> int:
+        """Send a message; returns its bytes. `more` if something follows at once. Raises PeerError."""
+        data = self.wire.send(message)
+        try:
+            self.socket.sendall(data, socket.MSG_MORE if more else 0)
+        except OSError as error:
+            raise PeerError(f"The {self.wire.role.peer.value} is gone: {error}.") from error
+        return len(data)
+
+    def receive(self) -> wire.Message:
+        """The next message. Raises PeerError when the peer breaks the protocol, aborts, hangs up or says nothing."""
+        message = None
+        while message is None:
+            try:
+                data = self.socket.recv(self.wire.wanted)
+            except BlockingIOError:
+                raise PeerError(f"The {self.wire.role.peer.value} said nothing for {_SILENCE_S} s.") from None
+            except OSError as error:
+                raise PeerError(f"The {self.wire.role.peer.value} is gone: {error}.") from error
+            message = self.wire.receive(data)
+        if isinstance(message, wire.Abort):
+            raise PeerError(f"The {self.wire.role.peer.value} gave up: {message.reason}")
+        return message
+
+    def expect(self, kind: type[M]) -> M:
+        """The next message, which the protocol's state says must be of this kind."""
+        message = self.receive()
+        if not isinstance(message, kind):
+            raise PeerError(f"The {self.wire.role.peer.value} sent {type(message).__name__}, not {kind.__name__}.")
+        return message
+
+    def abort(self, reason: str) -> None:
+        """Tell the peer, if it can still be told."""
+        try:
+            self.send(wire.Abort(reason))
+        except (PeerError, wire.LocalProtocolError):
+            return
+
+    def close(self) -> None:
+        self.socket.close()

@@ -1,0 +1,161 @@
+"""The destination's side of a migration: prepare, receive, restore, and let the guest run once it has been given up."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from enum import Enum
+
+from unnoticed.agents import stream, wire
+from unnoticed.agents.announce import frames_for
+from unnoticed.agents.channel import Channel
+from unnoticed.agents.cutover import Cutover
+from unnoticed.agents.guest_process import GuestProcess
+from unnoticed.agents.host import Host, discard
+from unnoticed.agents.kernel import tcp_repair
+from unnoticed.agents.kernel.bridge_port import PortState
+from unnoticed.agents.kernel.tcp_repair import TcpState
+from unnoticed.agents.ram import Slot, slot_base
+from unnoticed.clock import now_ns
+from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
+
+
+class Arrival(Enum):
+    """How an incoming migration ended."""
+
+    RESUMED = "resumed"  # the guest runs here
+    REFUSED = "refused"  # it never became ours
+
+
+class Destination:
+    """One migration to this host, over one accepted connection."""
+
+    def __init__(self, host: Host, connection: socket.socket, *, number: int, fail_at: str | None) -> None:
+        self._host = host
+        self._channel = Channel(connection, role=wire.Role.DESTINATION, key=host.key)
+        self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
+        self._number = number
+        self._guest: GuestProcess | None = None
+        self._states: list[TcpState] = []
+        self._connections: list[socket.socket] = []
+        self._frames: tuple[bytes, ...] = ()
+
+    def run(self) -> Arrival:
+        """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
+        try:
+            self._prepare()
+            commit = self._receive()
+            with self._cutover.step("await-relinquish"):
+                self._channel.send(wire.Ready(len(self._connections)))
+                self._channel.expect(wire.Relinquish)
+        except (UnnoticedError, OSError) as error:
+            self._channel.abort(str(error))
+            self._host.events.write("refused", migration=self._number, reason=str(error))
+            self._drop()
+            return Arrival.REFUSED
+        finally:
+            if self._channel.wire.state not in {wire.State.RELINQUISHED, wire.State.DONE}:
+                self._channel.close()
+        self._resume(commit)
+        return Arrival.RESUMED
+
+    def _prepare(self) -> None:
+        """Greet; allocate and fault in the RAM; start the guest's shell."""
+        channel = self._channel
+        hello = channel.expect(wire.Hello)
+        channel.send(wire.Welcome(nonce=channel.wire.nonce))
+        channel.expect(wire.Proof)
+        if self._host.guest is not None:
+            raise MigrationError(f"Host {self._host.place} already has a guest.")
+        try:
+            self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes)
+        except OSError as error:
+            raise MachineError(f"{hello.memory_bytes >> 20} MiB of RAM cannot be had here: {error}.") from error
+        channel.send(wire.Prepared())
+
+    def _receive(self) -> wire.Commit:
+        """Everything up to COMMIT: pages into place, connections restored (in repair mode, behind a closed gate)."""
+        assert self._guest is not None
+        channel, ram = self._channel, self._guest.ram
+        final_start_ns: int | None = None
+        while True:
+            match channel.receive():
+                case wire.Pages() as message:
+                    stream.receive_pages(channel.socket, address=ram.address, runs=message.runs)
+                case wire.RoundEnd(pages):
+                    channel.send(wire.RoundAck(pages))
+                case wire.RoundStart():
+                    continue
+                case wire.Final():
+                    final_start_ns = now_ns()
+                case wire.GuestState() as state:
+                    assert final_start_ns is not None, "the protocol's states say so"
+                    self._cutover.record("receive", start_ns=final_start_ns, end_ns=now_ns())
+                    with self._cutover.step("restore"):
+                        self._restore(state)
+                case wire.Commit() as commit:
+                    if commit.digest and hashlib.blake2b(ram.view).digest() != commit.digest:
+                        raise MigrationError("The RAM that arrived is not the RAM that was sent: its digest differs.")
+                    self._frames = frames_for(
+                        commit.announce, mac=self._host.settings.mac, ipv4=self._host.settings.address
+                    )
+                    return commit
+                case other:
+                    raise PeerError(f"The source sent {type(other).__name__} among the pages.")
+
+    def _restore(self, message: wire.GuestState) -> None:
+        """Rebuild every connection in the guest's namespace and give it to the guest's shell."""
+        assert self._guest is not None
+        data, position = memoryview(message.blob), 0
+        try:
+            while position < len(data):
+                state, length = TcpState.unpack(data[position:])
+                self._states.append(state)
+                position += length
+        except ValueError as error:
+            raise PeerError(f"The guest's connections cannot be read: {error}.") from error
+        if [state.slot for state in self._states] != self._guest.ram.used_slots():
+            raise PeerError("The guest's connections are not those that its RAM knows.")
+        with self._host.namespace.entered():
+            for state in self._states:
+                self._connections.append(tcp_repair.restore(state))
+        self._guest.hand_over(self._connections)
+
+    def _resume(self, commit: wire.Commit) -> None:
+        """The guest is ours: open the gate, announce, let its connections speak, let it run."""
+        assert self._guest is not None
+        step = self._cutover.step
+        with step("open-gate"):
+            self._host.gate.set(PortState.FORWARDING)
+        with step("announce"):
+            announced_ns = now_ns()
+            self._host.announcer.send(self._frames)
+        with step("revive"):
+            for state, connection in zip(self._states, self._connections, strict=True):
+                tcp_repair.leave(connection)
+                tcp_repair.send_unsent(connection, state)
+                if state.peer_closed:
+                    self._guest.ram.quads[slot_base(state.slot) + Slot.PEER_CLOSED] = 1
+        with step("resume"):
+            resumed_ns = self._guest.resume(moved=True)
+        self._host.guest = self._guest
+        self._channel.send(wire.Resumed(resumed_ns))
+        self._channel.close()
+        for connection in self._connections:
+            connection.close()  # the guest has its own descriptors of them
+        self._cutover.report(self._host.events)
+        self._host.events.write(
+            "announced",
+            time_ns=announced_ns,
+            migration=self._number,
+            place=self._host.place,
+            announce=commit.announce,
+            frames=len(self._frames),
+        )
+
+    def _drop(self) -> None:
+        for connection in self._connections:
+            connection.close()  # in repair mode: silent
+        if self._guest is not None:
+            discard(self._guest)
+        self._cutover.report(self._host.events)

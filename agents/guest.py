@@ -1,0 +1,415 @@
+"""The guest: a live server whose whole state lies in its RAM (`unnoticed.agents.ram`).
+
+A process in the guest's network namespace, started by an agent and told by it, over a socket, to boot, resume or pause.
+It serves the workloads of `unnoticed.workload` and dirties memory at a set rate. Its event loop keeps nothing between
+two iterations but the map from descriptor to connection slot: that is what lets another process, on another host, go
+on from the memory and the connections alone.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import select
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from unnoticed import workload
+from unnoticed.agents import dirtier
+from unnoticed.agents.kernel import libc, userfaultfd
+from unnoticed.agents.ram import (
+    IN_BYTES,
+    IN_OFFSET,
+    OUT_BYTES,
+    OUT_OFFSET,
+    PAGE_BYTES,
+    SLOTS,
+    VERSION,
+    Ram,
+    Slot,
+    SlotState,
+    Super,
+    slot_base,
+)
+from unnoticed.agents.ram import MAGIC as RAM_MAGIC
+from unnoticed.clock import now_ns
+from unnoticed.events import EventLog
+from unnoticed.tcpinfo import socket_reading
+from unnoticed.workload import Answer, Hello, Kind, mix
+
+_TICK_NS = 2_000_000  # how often the dirtier writes
+_BATCH_PAGES = 512  # the most it writes at once: about a millisecond, so that a pause never waits longer
+_BACKLOG_NS = 100_000_000  # what it may catch up on after a stall of the machine
+_PIECES = 4  # bulk pieces per connection and iteration
+_NOTSENT_BYTES = 128 << 10  # what may lie unsent in the kernel: less to move in a cutover
+_SO_MAX_PACING_RATE = 47
+_TCP_NOTSENT_LOWAT = 25
+_GONE = (ConnectionResetError, BrokenPipeError, TimeoutError)
+
+
+class Guest:
+    """One guest process. `run` serves until it is told to pause, or its agent is gone."""
+
+    def __init__(self, *, ram: Ram, address: str, control: socket.socket, events: EventLog, congestion: str) -> None:
+        self._ram = ram
+        self._quads = ram.quads
+        self._control = control
+        self._events = events
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+        self._listener.bind((address, workload.TCP_PORT))
+        self._listener.listen(SLOTS)
+        self._listener.setblocking(False)
+        self._probes = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._probes.bind((address, workload.PROBE_PORT))
+        self._probes.setblocking(False)
+        self._epoll = select.epoll()
+        for fixed in (control, self._listener, self._probes):
+            self._epoll.register(fixed.fileno(), select.EPOLLIN)
+        self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
+        self._free: list[int] = []
+        self._buffer = bytearray(1 << 18)
+
+    @property
+    def listener_fd(self) -> int:
+        return self._listener.fileno()
+
+    def boot(self, *, working_set_pages: int, dirty_pages_per_s: int, pattern: int) -> None:
+        """Fill the RAM: superblock, free slots, and the dirtier's area."""
+        self._ram.words[:2] = 0
+        for word, value in (
+            (Super.MAGIC, RAM_MAGIC),
+            (Super.VERSION, VERSION),
+            (Super.MEMORY_BYTES, self._ram.memory_bytes),
+            (Super.WORKING_SET_PAGES, working_set_pages),
+            (Super.PATTERN, pattern),
+            (Super.DIRTY_PAGES_PER_S, dirty_pages_per_s),
+        ):
+            self._quads[word] = value
+        dirtier.fill(self._ram.words)
+
+    def adopt(self, sockets: list[socket.socket]) -> None:
+        """Take over moved connections: one socket for each used slot of the RAM, in the order of the slots."""
+        slots = self._ram.used_slots()
+        if len(slots) != len(sockets):
+            raise RuntimeError(f"{len(sockets)} connections for {len(slots)} used slots")
+        for slot, connection in zip(slots, sockets, strict=True):
+            self._attach(connection, slot)
+            if self._quads[slot_base(slot) + Slot.RATE]:
+                _pace(connection, self._quads[slot_base(slot) + Slot.RATE])
+
+    def resume(self) -> None:
+        """Everything but `run` that a guest needs before its first iteration."""
+        self._quads[Super.RESUMES] += 1
+        used = set(self._ram.used_slots())
+        self._free = [slot for slot in reversed(range(SLOTS)) if slot not in used]
+        for connection, slot in list(self._connections.values()):
+            if self._quads[slot_base(slot) + Slot.PEER_CLOSED]:
+                self._read(connection, slot)
+
+    def run(self) -> None:
+        """Serve until told to pause; returns at the safe point, with everything in RAM."""
+        quads = self._quads
+        writer = dirtier.Dirtier(
+            pattern=dirtier.Pattern(quads[Super.PATTERN]), working_set_pages=quads[Super.WORKING_SET_PAGES]
+        )
+        rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
+        origin_ns = now_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
+        control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
+        timeout_s = _TICK_NS / 1e9 if rate else None
+        while True:
+            pausing = False
+            for fd, event in self._epoll.poll(timeout_s):
+                if fd == control:
+                    pausing = True
+                elif fd == probes:
+                    self._echo()
+                elif fd == listener:
+                    self._accept()
+                else:
+                    self._serve(fd, event)
+            if rate:
+                written = quads[Super.PAGES_WRITTEN]
+                now = now_ns()
+                due = (now - origin_ns) * rate // 1_000_000_000
+                if due - written > rate * _BACKLOG_NS // 1_000_000_000 + _BATCH_PAGES:
+                    origin_ns = now - written * 1_000_000_000 // rate
+                    due = written
+                if due > written:
+                    stop = min(due, written + _BATCH_PAGES)
+                    writer.write(self._ram.words, start=written, stop=stop)
+                    quads[Super.PAGES_WRITTEN] = stop
+            if pausing:
+                self._accept()
+                return
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while self._free:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            slot = self._free.pop()
+            base = slot_base(slot)
+            for word in Slot:
+                self._quads[base + word] = 0
+            self._quads[base + Slot.STATE] = SlotState.GREETING
+            self._attach(connection, slot)
+
+    def _attach(self, connection: socket.socket, slot: int) -> None:
+        connection.setblocking(False)
+        fd = connection.fileno()
+        self._quads[slot_base(slot) + Slot.DESCRIPTOR] = fd
+        self._connections[fd] = (connection, slot)
+        self._epoll.register(fd, self._interest(slot))
+
+    def _interest(self, slot: int) -> int:
+        base = slot_base(slot)
+        state, kind = self._quads[base + Slot.STATE], self._quads[base + Slot.KIND]
+        sending = self._quads[base + Slot.OUT_LENGTH] > 0 or (state == SlotState.SERVING and kind == Kind.DOWNLOAD)
+        # While answers wait, no more requests are read: the client's window fills, as with any server.
+        reading = self._quads[base + Slot.OUT_LENGTH] == 0 and state != SlotState.FINISHING
+        return (select.EPOLLOUT if sending else 0) | (select.EPOLLIN if reading else 0)
+
+    def _serve(self, fd: int, event: int) -> None:
+        connection, slot = self._connections[fd]
+        if event & select.EPOLLOUT:
+            self._write(connection, slot)
+        if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) and fd in self._connections:
+            self._read(connection, slot)
+
+    def _read(self, connection: socket.socket, slot: int) -> None:
+        base = slot_base(slot)
+        bulk = self._quads[base + Slot.KIND] == Kind.UPLOAD
+        for _ in range(_PIECES if bulk else 1):
+            try:
+                length = connection.recv_into(self._buffer, 0 if bulk else IN_BYTES * 16)
+            except BlockingIOError:
+                # The FIN of a half-closed connection stayed with the source's kernel: this end is known from the RAM.
+                if self._quads[base + Slot.PEER_CLOSED]:
+                    self._ended(connection, slot)
+                return
+            except _GONE as error:
+                self._close(connection, slot, reason="reset", detail=str(error))
+                return
+            if length == 0:
+                self._ended(connection, slot)
+                return
+            if bulk:
+                self._take_bulk(base, memoryview(self._buffer)[:length])
+            else:
+                self._take(connection, slot, bytes(self._buffer[:length]))
+                return
+
+    def _take(self, connection: socket.socket, slot: int, data: bytes) -> None:
+        """Process what arrived on a connection that is not a bulk upload; keep an incomplete message in the RAM."""
+        base, quads, view = slot_base(slot), self._quads, self._ram.view
+        start = base * 8 + IN_OFFSET
+        held = quads[base + Slot.IN_LENGTH]
+        data = bytes(view[start : start + held]) + data
+        position = 0
+        if quads[base + Slot.STATE] == SlotState.GREETING and len(data) >= workload.HELLO.size:
+            self._greet(connection, slot, data)
+            position = workload.HELLO.size
+        if quads[base + Slot.STATE] == SlotState.SERVING:
+            kind = quads[base + Slot.KIND]
+            if kind == Kind.REQUEST:
+                position = self._answer(base, data, position)
+            elif kind == Kind.UPLOAD:
+                self._take_bulk(base, memoryview(data)[position:])
+                position = len(data)
+        rest = data[position:]
+        if len(rest) > IN_BYTES or quads[base + Slot.STATE] == SlotState.FREE:
+            self._close(connection, slot, reason="protocol", detail="not a client of this guest")
+            return
+        view[start : start + len(rest)] = rest
+        quads[base + Slot.IN_LENGTH] = len(rest)
+        self._write(connection, slot)
+
+    def _greet(self, connection: socket.socket, slot: int, data: bytes) -> None:
+        base, quads = slot_base(slot), self._quads
+        magic, kind, number, rate = workload.HELLO.unpack_from(data)
+        if magic != workload.MAGIC or kind not in Kind.__members__.values():
+            quads[base + Slot.STATE] = SlotState.FREE
+            return
+        hello = Hello(kind, number, rate)
+        quads[base + Slot.KIND], quads[base + Slot.CONNECTION] = hello.kind, hello.connection
+        quads[base + Slot.STATE] = SlotState.SERVING
+        if kind == Kind.DOWNLOAD and rate:
+            quads[base + Slot.RATE] = rate
+            _pace(connection, rate)
+        if kind == Kind.CONNECT:
+            self._append(base, workload.ANSWER.pack(*Answer(0, 0, 0, mix(number, 0))))
+
+    def _answer(self, base: int, data: bytes, position: int) -> int:
+        """Answer every complete request that there is room to answer; returns where the rest starts."""
+        quads = self._quads
+        size = workload.REQUEST.size
+        while position + size <= len(data) and quads[base + Slot.OUT_LENGTH] + workload.ANSWER.size <= OUT_BYTES:
+            sequence, value = workload.REQUEST.unpack_from(data, position)
+            position += size
+            quads[base + Slot.ANSWERED] += 1
+            self._append(
+                base,
+                workload.ANSWER.pack(sequence, quads[base + Slot.ANSWERED], quads[base + Slot.PREVIOUS], value),
+            )
+            quads[base + Slot.PREVIOUS] = value
+        return position
+
+    def _take_bulk(self, base: int, data: memoryview) -> None:
+        quads = self._quads
+        position = quads[base + Slot.POSITION]
+        quads[base + Slot.WRONG] += workload.wrong_bytes(quads[base + Slot.CONNECTION], position, data)
+        quads[base + Slot.POSITION] = position + len(data)
+
+    def _append(self, base: int, data: bytes) -> None:
+        waiting = self._quads[base + Slot.OUT_LENGTH]
+        start = base * 8 + OUT_OFFSET + waiting
+        self._ram.view[start : start + len(data)] = data
+        self._quads[base + Slot.OUT_LENGTH] = waiting + len(data)
+
+    def _write(self, connection: socket.socket, slot: int) -> None:
+        base, quads = slot_base(slot), self._quads
+        try:
+            waiting = quads[base + Slot.OUT_LENGTH]
+            if waiting:
+                start = base * 8 + OUT_OFFSET
+                taken = connection.send(self._ram.view[start : start + waiting])
+                rest = bytes(self._ram.view[start + taken : start + waiting])
+                self._ram.view[start : start + len(rest)] = rest
+                quads[base + Slot.OUT_LENGTH] = len(rest)
+            elif quads[base + Slot.KIND] == Kind.DOWNLOAD and quads[base + Slot.STATE] == SlotState.SERVING:
+                self._send_bulk(connection, base)
+        except BlockingIOError:
+            pass
+        except _GONE as error:
+            self._close(connection, slot, reason="reset", detail=str(error))
+            return
+        if quads[base + Slot.STATE] == SlotState.FINISHING and quads[base + Slot.OUT_LENGTH] == 0:
+            self._close(connection, slot, reason="close")
+        else:
+            self._epoll.modify(connection.fileno(), self._interest(slot))
+
+    def _send_bulk(self, connection: socket.socket, base: int) -> None:
+        quads = self._quads
+        for _ in range(_PIECES):
+            position = quads[base + Slot.POSITION]
+            piece = workload.pattern(quads[base + Slot.CONNECTION], position, 1 << 16)
+            taken = connection.send(piece)
+            quads[base + Slot.POSITION] = position + taken
+            if taken < len(piece):
+                return
+
+    def _ended(self, connection: socket.socket, slot: int) -> None:
+        """The client has ended its direction."""
+        base, quads = slot_base(slot), self._quads
+        if quads[base + Slot.STATE] == SlotState.SERVING and quads[base + Slot.KIND] == Kind.UPLOAD:
+            self._append(base, workload.RECEIPT.pack(quads[base + Slot.POSITION], quads[base + Slot.WRONG]))
+        quads[base + Slot.STATE] = SlotState.FINISHING
+        self._write(connection, slot)
+
+    def _close(self, connection: socket.socket, slot: int, *, reason: str, detail: str = "") -> None:
+        base, quads = slot_base(slot), self._quads
+        kind = quads[base + Slot.KIND]
+        with contextlib.suppress(OSError):  # a connection that was reset has no peer name
+            self._events.write(
+                "socket",
+                reason=reason,
+                workload=Kind(kind).name.lower() if kind else "unknown",
+                connection=quads[base + Slot.CONNECTION],
+                detail=detail,
+                **socket_reading(connection),
+            )
+        self._epoll.unregister(connection.fileno())
+        del self._connections[connection.fileno()]
+        connection.close()
+        quads[base + Slot.STATE] = SlotState.FREE
+        self._free.append(slot)
+
+    def _echo(self) -> None:
+        for _ in range(64):
+            try:
+                data, sender = self._probes.recvfrom(256)
+                self._probes.sendto(data, sender)
+            except (BlockingIOError, ConnectionRefusedError):
+                return
+
+
+def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s)
+
+
+def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """One message from the agent, and the descriptors that came with it. Raises EOFError when the agent is gone."""
+    data, ancillary, _, _ = control.recvmsg(1 << 16, socket.CMSG_SPACE(256 * 4))
+    if not data:
+        raise EOFError
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    return json.loads(data), list(descriptors)
+
+
+def main() -> None:
+    """Argument: JSON with control_fd, ram_fd, memory_bytes, address, events, who, congestion."""
+    settings = json.loads(sys.argv[1])
+    libc.die_with_parent()
+    control = socket.socket(fileno=settings["control_fd"])
+    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
+    guest = Guest(
+        ram=ram,
+        address=settings["address"],
+        control=control,
+        events=EventLog(Path(settings["events"]), who=settings["who"]),
+        congestion=settings["congestion"],
+    )
+    workload.pattern(0, 0, 1)  # builds its table now rather than in the first connection
+    tracker = _open_tracker()
+    hello = {"address": ram.address, "listener_fd": guest.listener_fd, "tracked": tracker is not None}
+    socket.send_fds(control, [json.dumps(hello).encode()], [] if tracker is None else [tracker])
+    adopted: list[socket.socket] = []
+    try:
+        while True:
+            message, descriptors = _receive(control)
+            match message["message"]:
+                case "boot":
+                    guest.boot(
+                        working_set_pages=message["working_set_bytes"] // PAGE_BYTES,
+                        dirty_pages_per_s=message["dirty_bytes_per_s"] // PAGE_BYTES,
+                        pattern=dirtier.Pattern.named(message["pattern"]),
+                    )
+                    control.send(b'{"message":"booted"}')
+                case "adopt":
+                    adopted += [socket.socket(fileno=fd) for fd in descriptors]
+                case "resume":
+                    if message["moved"]:
+                        guest.adopt(adopted)
+                        adopted = []
+                    guest.resume()
+                    control.send(json.dumps({"message": "resumed", "time_ns": now_ns()}).encode())
+                    guest.run()
+                    _receive(control)  # the "pause" that ended the run
+                    control.send(json.dumps({"message": "paused", "time_ns": now_ns()}).encode())
+    except (EOFError, ConnectionResetError):
+        os._exit(0)
+
+
+def _open_tracker() -> int | None:
+    try:
+        return userfaultfd.open_async_write_protect()
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    main()

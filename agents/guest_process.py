@@ -1,0 +1,152 @@
+"""The agent's handle on a guest process: start it, boot it, pause it, hand it connections, resume it, discard it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from unnoticed.agents.kernel import libc
+from unnoticed.agents.ram import Ram, Slot, slot_base
+from unnoticed.errors import MigrationError
+
+_TIMEOUT_S = 20.0
+_FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestSettings:
+    """What a guest process is started with."""
+
+    address: str
+    interface: str
+    mac: str
+    memory_bytes: int
+    congestion: str
+    events: str
+    who: str
+
+
+class GuestProcess:
+    """A guest, or the empty shell of one, in its network namespace. It dies with its agent."""
+
+    def __init__(self, settings: GuestSettings, *, ram: Ram, namespace: libc.NetworkNamespace) -> None:
+        """Start the process; `wait_ready` returns when it can be booted or resumed."""
+        self.ram = ram
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = ours
+        self._control.settimeout(_TIMEOUT_S)
+        arguments = {
+            "control_fd": theirs.fileno(),
+            "ram_fd": ram.fd,
+            "memory_bytes": ram.memory_bytes,
+            "address": settings.address,
+            "events": settings.events,
+            "who": settings.who,
+            "congestion": settings.congestion,
+        }
+        with theirs, namespace.entered():
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "unnoticed.agents.guest", json.dumps(arguments)],
+                pass_fds=(theirs.fileno(), ram.fd),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self.tracker_fd: int | None = None
+        self.address = 0
+        self._listener: socket.socket | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Wait for the process to have mapped the RAM and bound its ports. Raises MigrationError."""
+        hello, descriptors = self._receive()
+        self.address = hello["address"]
+        self.tracker_fd = descriptors[0] if descriptors else None
+        self._listener = socket.socket(fileno=libc.pidfd_getfd(self._pidfd, hello["listener_fd"]))
+
+    @property
+    def listener(self) -> socket.socket:
+        """The guest's listening socket (a duplicate)."""
+        assert self._listener is not None, "wait_ready comes first"
+        return self._listener
+
+    def boot(self, *, working_set_bytes: int, dirty_bytes_per_s: int, pattern: str) -> None:
+        """Fill the RAM. The guest runs only after `resume`."""
+        self._send(
+            message="boot", working_set_bytes=working_set_bytes, dirty_bytes_per_s=dirty_bytes_per_s, pattern=pattern
+        )
+        self._receive()
+
+    def hand_over(self, connections: list[socket.socket]) -> None:
+        """Give the guest connections, in the order of the used slots."""
+        data = json.dumps({"message": "adopt"}).encode()
+        for start in range(0, len(connections), _FDS_PER_MESSAGE):
+            part = [connection.fileno() for connection in connections[start : start + _FDS_PER_MESSAGE]]
+            socket.send_fds(self._control, [data], part)
+
+    def resume(self, *, moved: bool) -> int:
+        """Let it run; `moved` if it was handed connections. Returns when it did, CLOCK_MONOTONIC ns."""
+        self._send(message="resume", moved=moved)
+        return int(self._receive()[0]["time_ns"])
+
+    def pause(self) -> int:
+        """Stop it at its safe point; returns when it stood still. Its whole state is in the RAM then."""
+        self._send(message="pause")
+        return int(self._receive()[0]["time_ns"])
+
+    def connections(self) -> list[tuple[int, socket.socket]]:
+        """Slot and socket (a duplicate) of each connection of the paused guest, in the order of the slots."""
+        quads = self.ram.quads
+        return [
+            (slot, socket.socket(fileno=libc.pidfd_getfd(self._pidfd, quads[slot_base(slot) + Slot.DESCRIPTOR])))
+            for slot in self.ram.used_slots()
+        ]
+
+    def live_connections(self) -> list[tuple[int, socket.socket]]:
+        """The same of a running guest: those that could be had before they closed."""
+        quads = self.ram.quads
+        found: list[tuple[int, socket.socket]] = []
+        for slot in self.ram.used_slots():
+            try:
+                fd = libc.pidfd_getfd(self._pidfd, quads[slot_base(slot) + Slot.DESCRIPTOR])
+            except OSError:
+                continue
+            try:
+                found.append((slot, socket.socket(fileno=fd)))
+            except OSError:
+                os.close(fd)
+        return found
+
+    def kill(self) -> None:
+        """End the process and release what belonged to it, except the RAM."""
+        self._process.kill()
+        self._process.wait()
+        self._control.close()
+        os.close(self._pidfd)
+        if self._listener is not None:
+            self._listener.close()
+        if self.tracker_fd is not None:
+            os.close(self.tracker_fd)
+
+    def _send(self, **message: Any) -> None:
+        try:
+            self._control.send(json.dumps(message).encode())
+        except OSError as error:
+            raise MigrationError(f"The guest process (pid {self.pid}) is gone: {error}.") from error
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 4)
+        except OSError as error:
+            raise MigrationError(f"The guest process (pid {self.pid}) does not answer: {error}.") from error
+        if not data:
+            raise MigrationError(f"The guest process (pid {self.pid}) ended; its stderr says why.")
+        return json.loads(data), descriptors

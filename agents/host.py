@@ -1,0 +1,43 @@
+"""What an agent has on its host: the guest's network namespace, gate and vNIC, and the guest itself if it is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unnoticed.agents.announce import Announcer
+from unnoticed.agents.guest_process import GuestProcess, GuestSettings
+from unnoticed.agents.kernel.bridge_port import BridgePort
+from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.agents.ram import Ram
+from unnoticed.events import EventLog
+
+
+@dataclass(kw_only=True)
+class Host:
+    """One host, as its agent sees it. `guest` is None while the guest is elsewhere."""
+
+    place: str
+    address: str
+    key: bytes
+    events: EventLog
+    settings: GuestSettings
+    namespace: NetworkNamespace
+    gate: BridgePort
+    announcer: Announcer
+    guest: GuestProcess | None = field(default=None)
+
+    def new_guest(self, *, memory_bytes: int) -> GuestProcess:
+        """Fresh RAM and a guest's shell on it, ready to be booted or resumed. Raises MigrationError, OSError."""
+        guest = GuestProcess(self.settings, ram=Ram.create(memory_bytes=memory_bytes), namespace=self.namespace)
+        try:
+            guest.wait_ready()
+        except BaseException:
+            discard(guest)
+            raise
+        return guest
+
+
+def discard(guest: GuestProcess) -> None:
+    """End a guest process and free its RAM."""
+    guest.kill()
+    guest.ram.close()

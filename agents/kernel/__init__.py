@@ -1,0 +1,1 @@
+"""Kernel interfaces the engine stands on: one file each, with its constants, its structures and their header."""

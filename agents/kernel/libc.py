@@ -1,0 +1,80 @@
+"""The C library's calls that Python does not wrap, with errno turned into OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+SYS_USERFAULTFD = 323  # arch/x86/entry/syscalls/syscall_64.tbl
+SYS_PIDFD_GETFD = 438
+CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+
+def check(result: int, what: str) -> int:
+    """Return `result`, or raise the OSError that errno stands for if it is negative."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def syscall(number: int, *arguments: int) -> int:
+    """Make a system call; raises OSError."""
+    return check(_libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments)), f"system call {number}")
+
+
+def ioctl(fd: int, request: int, argument: ctypes.Structure | ctypes.Array[ctypes.c_uint64]) -> int:
+    """An ioctl whose argument is a structure that the kernel may write to; raises OSError."""
+    result = _libc.ioctl(ctypes.c_int(fd), ctypes.c_ulong(request), ctypes.byref(argument))
+    return check(result, f"ioctl {request:#x}")
+
+
+def vectored(name: str, fd: int, vectors: int, count: int) -> int:
+    """`readv` or `writev` on an array of struct iovec at address `vectors`; returns bytes moved; raises OSError."""
+    function = getattr(_libc, name)
+    function.restype = ctypes.c_ssize_t
+    result: int = function(ctypes.c_int(fd), ctypes.c_void_p(vectors), ctypes.c_int(count))
+    return check(result, name)
+
+
+def receive_message(fd: int, message: ctypes.Structure, flags: int) -> int:
+    """`recvmsg` with a prepared struct msghdr; returns bytes received; raises OSError."""
+    _libc.recvmsg.restype = ctypes.c_ssize_t
+    return check(_libc.recvmsg(ctypes.c_int(fd), ctypes.byref(message), ctypes.c_int(flags)), "recvmsg")
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that made it ends."""
+    check(_libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A duplicate, in this process, of descriptor `fd` of another process; raises OSError."""
+    return syscall(SYS_PIDFD_GETFD, pidfd, fd, 0)
+
+
+class NetworkNamespace:
+    """A network namespace held open, to create sockets and processes in."""
+
+    def __init__(self, pid: int) -> None:
+        self._fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._home = os.open(Path("/proc/thread-self/ns/net"), os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling thread is in the namespace for the length of the block; a socket stays where it was made."""
+        check(_libc.setns(self._fd, CLONE_NEWNET), "setns")
+        try:
+            yield
+        finally:
+            check(_libc.setns(self._home, CLONE_NEWNET), "setns")
+
+    def close(self) -> None:
+        os.close(self._fd)
+        os.close(self._home)

@@ -1,0 +1,286 @@
+"""TCP_REPAIR: take a live TCP connection out of one kernel and put it into another (include/uapi/linux/tcp.h).
+
+A socket in repair mode sends nothing, not even when it is closed: neither FIN nor RST. `dump` reads what the peer
+cannot tell us again: sequence numbers, both queues, the negotiated options and the window. `restore` builds a socket
+that continues there. Needs CAP_NET_ADMIN in the socket's network namespace.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import socket
+import struct
+from dataclasses import dataclass
+
+from unnoticed.errors import MigrationError
+from unnoticed.tcpinfo import TcpInfo, read_tcp_info
+
+_TCP = socket.IPPROTO_TCP
+_TCP_MAXSEG = 2
+_TCP_CONGESTION = 13
+_TCP_REPAIR = 19
+_TCP_REPAIR_QUEUE = 20
+_TCP_QUEUE_SEQ = 21
+_TCP_REPAIR_OPTIONS = 22
+_TCP_TIMESTAMP = 24
+_TCP_REPAIR_WINDOW = 29
+
+_REPAIR_ON, _REPAIR_OFF, _REPAIR_OFF_NO_WINDOW_PROBE = 1, 0, -1
+_RECEIVE_QUEUE, _SEND_QUEUE = 1, 2
+_OPTION_MAXSEG, _OPTION_WINDOW, _OPTION_SACK, _OPTION_TIMESTAMP = 2, 3, 4, 8  # RFC 9293, 7323, 2018
+_INFO_TIMESTAMPS, _INFO_SACK, _INFO_WINDOW_SCALE = 1, 2, 4  # TCPI_OPT_*
+
+_SIOCINQ, _SIOCOUTQ, _SIOCOUTQNSD = 0x541B, 0x5411, 0x894B  # include/uapi/linux/sockios.h
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_BUF_LOCK = 32, 33, 72  # include/uapi/asm-generic/socket.h
+_IP_FREEBIND = 15
+
+_ESTABLISHED, _CLOSE_WAIT = 1, 8  # include/net/tcp_states.h
+_MASK = (1 << 32) - 1
+_LIMIT_QUEUE_BYTES = 64 << 20
+_WINDOW = struct.Struct("=5I")  # struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
+_FIXED = struct.Struct("<4sH4sHIIHBBBB5IIIIII16s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpState:
+    """Everything a connection needs to go on in another kernel. Sequence numbers are those of RFC 9293.
+
+    `write_sequence` follows the last byte of the send queue (sent and unsent), `receive_sequence` the last byte of
+    the receive queue. `timestamp` is the connection's TCP timestamp clock at the dump (RFC 7323), 0 without timestamps.
+    """
+
+    slot: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    write_sequence: int
+    receive_sequence: int
+    mss: int
+    options: int
+    send_scale: int
+    receive_scale: int
+    peer_closed: bool
+    window: tuple[int, int, int, int, int]
+    timestamp: int
+    send_buffer_bytes: int
+    receive_buffer_bytes: int
+    unsent_bytes: int
+    congestion: bytes
+    send_queue: bytes
+    receive_queue: bytes
+
+    def pack(self) -> bytes:
+        """The state as bytes: fixed part, then the two queues."""
+        return (
+            _FIXED.pack(
+                socket.inet_aton(self.local[0]),
+                self.local[1],
+                socket.inet_aton(self.remote[0]),
+                self.remote[1],
+                self.write_sequence,
+                self.receive_sequence,
+                self.mss,
+                self.options,
+                self.send_scale,
+                self.receive_scale,
+                self.peer_closed,
+                *self.window,
+                self.timestamp,
+                self.send_buffer_bytes,
+                self.receive_buffer_bytes,
+                self.unsent_bytes,
+                self.slot,
+                self.congestion,
+            )
+            + struct.pack("<II", len(self.send_queue), len(self.receive_queue))
+            + self.send_queue
+            + self.receive_queue
+        )
+
+    @classmethod
+    def unpack(cls, data: memoryview) -> tuple[TcpState, int]:
+        """The state at the start of `data`, and how many bytes it took.
+
+        Raises ValueError if the bytes are cut short or cannot be a state: they come from the network.
+        """
+        if len(data) < _FIXED.size + 8:
+            raise ValueError("a connection's state is cut short")
+        fields = _FIXED.unpack_from(data)
+        send_length, receive_length = struct.unpack_from("<II", data, _FIXED.size)
+        if max(send_length, receive_length) > _LIMIT_QUEUE_BYTES:
+            raise ValueError(f"a connection's queue of {max(send_length, receive_length)} bytes is beyond the limit")
+        start = _FIXED.size + 8
+        end = start + send_length + receive_length
+        if len(data) < end:
+            raise ValueError("a connection's queues are cut short")
+        if fields[19] > send_length:
+            raise ValueError("a connection has more unsent bytes than its send queue holds")
+        return (
+            cls(
+                local=(socket.inet_ntoa(fields[0]), fields[1]),
+                remote=(socket.inet_ntoa(fields[2]), fields[3]),
+                write_sequence=fields[4],
+                receive_sequence=fields[5],
+                mss=fields[6],
+                options=fields[7],
+                send_scale=fields[8],
+                receive_scale=fields[9],
+                peer_closed=bool(fields[10]),
+                window=(fields[11], fields[12], fields[13], fields[14], fields[15]),
+                timestamp=fields[16],
+                send_buffer_bytes=fields[17],
+                receive_buffer_bytes=fields[18],
+                unsent_bytes=fields[19],
+                slot=fields[20],
+                congestion=fields[21].rstrip(b"\0"),
+                send_queue=bytes(data[start : start + send_length]),
+                receive_queue=bytes(data[start + send_length : end]),
+            ),
+            end,
+        )
+
+
+def unacknowledged_bytes(connection: socket.socket) -> int:
+    """Bytes in the send queue, sent or not (SIOCOUTQ)."""
+    return _queued(connection, _SIOCOUTQ)
+
+
+def enter(connection: socket.socket) -> None:
+    """Put a connection into repair mode: from here on it sends nothing."""
+    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_ON)
+
+
+def leave(connection: socket.socket, *, probe: bool = False) -> None:
+    """Leave repair mode: silently, as a resumed machine says nothing of its own accord, or with a window probe."""
+    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
+
+
+def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
+    """Read a connection that is in repair mode, and the kernel's counters for it.
+
+    Raises MigrationError for a connection in a state that cannot be moved (anything but established or half-closed by
+    the peer).
+    """
+    info = read_tcp_info(connection)
+    if info.state not in {_ESTABLISHED, _CLOSE_WAIT}:
+        raise MigrationError(
+            f"The connection with {connection.getpeername()} is in TCP state {info.state} and cannot move; "
+            "only established and half-closed ones can."
+        )
+    unsent = _queued(connection, _SIOCOUTQNSD)
+    waiting = _queued(connection, _SIOCINQ)
+    queued = _queued(connection, _SIOCOUTQ)
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    send_queue = _peek(connection, queued)
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
+    receive_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    receive_queue = _peek(connection, waiting)
+    timestamps = info.options & _INFO_TIMESTAMPS
+    state = TcpState(
+        slot=slot,
+        local=connection.getsockname()[:2],
+        remote=connection.getpeername()[:2],
+        write_sequence=write_sequence,
+        receive_sequence=receive_sequence,
+        mss=connection.getsockopt(_TCP, _TCP_MAXSEG),
+        options=info.options,
+        send_scale=info.snd_wscale,
+        receive_scale=info.rcv_wscale,
+        peer_closed=info.state == _CLOSE_WAIT,
+        window=_WINDOW.unpack(connection.getsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size)),
+        timestamp=connection.getsockopt(_TCP, _TCP_TIMESTAMP) & _MASK if timestamps else 0,
+        send_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
+        receive_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+        unsent_bytes=unsent,
+        congestion=connection.getsockopt(_TCP, _TCP_CONGESTION, 16).rstrip(b"\0"),
+        send_queue=send_queue,
+        receive_queue=receive_queue,
+    )
+    return state, info
+
+
+def restore(state: TcpState) -> socket.socket:
+    """A socket in repair mode that continues the connection, in the network namespace of the calling thread.
+
+    Its sent but unacknowledged bytes are queued as sent. The unsent ones are not: `send_unsent` queues them after
+    `leave`. Raises OSError if the kernel refuses.
+    """
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        enter(connection)
+        sent = state.send_queue[: len(state.send_queue) - state.unsent_bytes]
+        connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+        _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
+        connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
+        _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
+        connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        connection.bind(state.local)
+        connection.connect(state.remote)
+        options = struct.pack("=II", _OPTION_MAXSEG, state.mss)
+        if state.options & _INFO_WINDOW_SCALE:
+            options += struct.pack("=II", _OPTION_WINDOW, state.send_scale | state.receive_scale << 16)
+        if state.options & _INFO_SACK:
+            options += struct.pack("=II", _OPTION_SACK, 0)
+        if state.options & _INFO_TIMESTAMPS:
+            options += struct.pack("=II", _OPTION_TIMESTAMP, 0)
+        connection.setsockopt(_TCP, _TCP_REPAIR_OPTIONS, options)
+        if state.options & _INFO_TIMESTAMPS:
+            _set_unsigned(connection, _TCP_TIMESTAMP, state.timestamp)
+        connection.setsockopt(_TCP, _TCP_CONGESTION, state.congestion)
+        connection.setsockopt(_TCP, socket.TCP_NODELAY, 1)
+        _fill(connection, state.receive_queue, queue=_RECEIVE_QUEUE, buffer_bytes=state.receive_buffer_bytes)
+        _fill(connection, sent, queue=_SEND_QUEUE, buffer_bytes=state.send_buffer_bytes)
+        connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*state.window))
+    except BaseException:
+        connection.close()  # in repair mode: silent
+        raise
+    return connection
+
+
+def send_unsent(connection: socket.socket, state: TcpState) -> None:
+    """Queue what the source's kernel had accepted from the guest but never sent. Call after `leave`.
+
+    Raises MigrationError if the socket's buffer does not take all of it at once.
+    """
+    if state.unsent_bytes:
+        unsent = state.send_queue[len(state.send_queue) - state.unsent_bytes :]
+        taken = connection.send(unsent, socket.MSG_DONTWAIT)
+        if taken != len(unsent):
+            raise MigrationError(
+                f"The restored connection with {state.remote[0]}:{state.remote[1]} took {taken} "
+                f"of {len(unsent)} unsent bytes."
+            )
+
+
+def _fill(connection: socket.socket, data: bytes, *, queue: int, buffer_bytes: int) -> None:
+    """Push a queue back in repair mode, then give the buffer the size that it had, and its autotuning back."""
+    force = _SO_RCVBUFFORCE if queue == _RECEIVE_QUEUE else _SO_SNDBUFFORCE
+    # The kernel doubles what it is told, and charges a queue with about twice its payload (struct sk_buff).
+    connection.setsockopt(socket.SOL_SOCKET, force, max(buffer_bytes // 2, len(data) * 2))
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, queue)
+    view = memoryview(data)
+    while view:
+        view = view[connection.send(view[: 1 << 16]) :]
+    if len(data) * 2 > buffer_bytes // 2:
+        connection.setsockopt(socket.SOL_SOCKET, force, buffer_bytes // 2)
+    connection.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
+
+
+def _set_unsigned(connection: socket.socket, option: int, value: int) -> None:
+    connection.setsockopt(_TCP, option, struct.pack("=I", value & _MASK))
+
+
+def _queued(connection: socket.socket, request: int) -> int:
+    value = array.array("i", [0])
+    fcntl.ioctl(connection.fileno(), request, value)
+    return value[0]
+
+
+def _peek(connection: socket.socket, length: int) -> bytes:
+    if length == 0:
+        return b""
+    data = connection.recv(length, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    if len(data) != length:
+        raise MigrationError(f"A queue of {length} bytes gave only {len(data)} when it was dumped.")
+    return data

@@ -1,0 +1,112 @@
+"""The guest's RAM: a memfd that guest and agent both map, and what lies where in it.
+
+The whole state of the guest is in here: page 0 is the superblock, then one page per connection slot (what the
+connection is for, how far it got, bytes that wait to be sent), then the area the dirtier writes to. A guest that is
+started on a copy of this memory, with the same TCP connections, goes on where the other one stopped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+PAGE_BYTES = 4096
+PAGE_WORDS = 512
+SLOTS = 1024
+FIRST_SLOT_PAGE = 1
+FIRST_DIRTIER_PAGE = FIRST_SLOT_PAGE + SLOTS
+SMALLEST_BYTES = 16 << 20
+
+MAGIC = 0x4D41525F54534555  # "UEST_RAM"
+VERSION = 1
+
+Words = npt.NDArray[np.uint64]
+
+
+class Super(IntEnum):
+    """Words of the superblock."""
+
+    MAGIC = 0
+    VERSION = 1
+    MEMORY_BYTES = 2
+    WORKING_SET_PAGES = 3
+    PATTERN = 4
+    DIRTY_PAGES_PER_S = 5
+    PAGES_WRITTEN = 6  # by the dirtier, since the guest was booted
+    RESUMES = 7
+
+
+class Slot(IntEnum):
+    """Words of a connection slot."""
+
+    STATE = 0
+    KIND = 1
+    CONNECTION = 2
+    ANSWERED = 3
+    PREVIOUS = 4
+    POSITION = 5  # of the bulk stream
+    WRONG = 6
+    DESCRIPTOR = 7  # of the guest process on this host; the one thing that does not travel
+    PEER_CLOSED = 8
+    IN_LENGTH = 9
+    OUT_LENGTH = 10
+    RATE = 11  # bytes per second of a download, 0 for unpaced
+
+
+IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part
+OUT_OFFSET, OUT_BYTES = 2048, 2048  # answers that the kernel has not taken yet
+
+
+class SlotState(IntEnum):
+    FREE = 0
+    GREETING = 1
+    SERVING = 2
+    FINISHING = 3  # closes as soon as nothing waits to be sent
+
+
+class Ram:
+    """The memory of one guest, mapped. `view` is all of it as bytes, `words` as 64-bit words (shape: pages x 512)."""
+
+    def __init__(self, fd: int, *, memory_bytes: int) -> None:
+        """Map an existing memfd, with every page faulted in: a first touch later would cost 4 to 10 us each."""
+        self.fd = fd
+        self.memory_bytes = memory_bytes
+        self.pages = memory_bytes // PAGE_BYTES
+        self._map = mmap.mmap(fd, memory_bytes, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.view = memoryview(self._map)
+        self.quads = self.view.cast("Q")
+        self.words: Words = np.frombuffer(self.view, dtype=np.uint64).reshape(self.pages, PAGE_WORDS)
+        self.address = int(self.words.ctypes.data)
+
+    @classmethod
+    def create(cls, *, memory_bytes: int) -> Ram:
+        """New memory, all zero and allocated. Raises OSError where the machine has not got so much."""
+        fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(fd, 0, memory_bytes)
+            return cls(fd, memory_bytes=memory_bytes)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def used_slots(self) -> list[int]:
+        """The numbers of the slots that hold a connection, ascending: the order in which sockets are handed over."""
+        states = self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE, Slot.STATE]
+        return [int(number) for number in np.flatnonzero(states)]
+
+    def close(self) -> None:
+        """Unmap and close. Arrays and views handed out must be gone."""
+        del self.words
+        self.quads.release()
+        self.view.release()
+        self._map.close()
+        os.close(self.fd)
+
+
+def slot_base(slot: int) -> int:
+    """Index in `quads` of a slot's first word."""
+    return (FIRST_SLOT_PAGE + slot) * PAGE_WORDS

@@ -1,0 +1,363 @@
+"""The source's side of a migration: rounds, cutover, and the return to normal when it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from unnoticed.agents import stream, wire
+from unnoticed.agents.channel import PORT, Channel
+from unnoticed.agents.cutover import Cutover
+from unnoticed.agents.dirty import DirtyTracker, WriteProtectTracker
+from unnoticed.agents.guest_process import GuestProcess
+from unnoticed.agents.host import Host, discard
+from unnoticed.agents.kernel import socket_filter, tcp_repair
+from unnoticed.agents.kernel.bridge_port import PortState
+from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_policy
+from unnoticed.agents.ram import Slot, slot_base
+from unnoticed.clock import now_ns
+from unnoticed.errors import MigrationError, PeerError, UnnoticedError
+from unnoticed.tcpinfo import read_tcp_info
+from unnoticed.workload import Kind
+
+_CHUNK_PAGES = 16384  # most pages behind one PAGES frame: 64 MiB
+_DRAIN_NS = 5_000_000  # longest wait for the last acknowledgements before the gate closes
+_HANDSHAKE_NS = 10_000_000  # longest wait for connections that are half open when the listener is hushed
+# What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
+_FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
+
+
+class Outcome(StrEnum):
+    """How a migration ended, as seen by the source."""
+
+    COMPLETED = "completed"
+    GAVE_UP = "gave-up"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationSettings:
+    """What one migration is told to do."""
+
+    number: int
+    destination: str  # IPv4 address of the other agent
+    mode: str
+    policy: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    announce: str = "garp"
+    rate_bytes_per_s: int = 0  # 0: as fast as the link
+    verify: bool = False  # compare a digest of all RAM before the guest resumes: lengthens the blackout
+    fail_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the source says of a migration: the event `migration`."""
+
+    outcome: Outcome
+    reason: str
+    start_ns: int
+    end_ns: int
+    paused_ns: int | None
+    resumed_ns: int | None
+    bytes_sent: int
+    rounds: int
+    rto_min_ns: int | None
+    tracker: str
+    connections: int | None
+
+
+class _GaveUpError(UnnoticedError):
+    """The policy sees no use in going on."""
+
+
+class Source:
+    """One migration away from this host. `run` returns a Report whatever happens; only a completed one ends the guest."""
+
+    def __init__(self, host: Host, settings: MigrationSettings) -> None:
+        assert host.guest is not None, "the guest must be here"
+        self._host, self._settings = host, settings
+        self._guest: GuestProcess = host.guest
+        self._policy: Policy | None = None
+        if settings.mode != "stop-and-copy":
+            self._policy = make_policy(settings.policy, settings.parameters)
+        self._cutover = Cutover(place=host.place, migration=settings.number, fail_at=settings.fail_at)
+        self._channel: Channel | None = None
+        self._rounds: list[Round] = []
+        self._bytes_sent = 0
+        self._rto_min_ns: int | None = None
+        self._paused_ns: int | None = None
+        self._connections: list[tuple[int, socket.socket]] = []
+        self._readings: list[dict[str, Any]] = []
+        self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
+
+    def run(self) -> Report:
+        """Migrate. After COMPLETED the host has no guest any more; after anything else it runs here as before."""
+        start_ns = now_ns()
+        outcome, reason, resumed_ns, tracker = Outcome.COMPLETED, "", None, None
+        try:
+            self._channel = self._connect()
+            if self._policy is not None:
+                tracker = WriteProtectTracker(self._guest)
+                self._precopy(tracker)
+            resumed_ns = self._switch(tracker)
+        except _GaveUpError as error:
+            outcome, reason = Outcome.GAVE_UP, str(error)
+        except (UnnoticedError, OSError) as error:
+            outcome, reason = Outcome.FAILED, str(error)
+        relinquished = self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME
+        if not relinquished:
+            self._return_to_normal(reason)
+        if tracker is not None:
+            tracker.close()
+        self._log()
+        if relinquished:
+            self._leave()
+        if self._channel is not None:
+            self._channel.close()
+        report = Report(
+            outcome=outcome,
+            reason=reason,
+            start_ns=start_ns,
+            end_ns=now_ns(),
+            paused_ns=self._paused_ns,
+            resumed_ns=resumed_ns,
+            bytes_sent=self._bytes_sent,
+            rounds=len(self._rounds),
+            rto_min_ns=self._rto_min_ns,
+            tracker=tracker.name if tracker is not None else "none",
+            connections=len(self._connections) if self._paused_ns is not None else None,
+        )
+        self._host.events.write("migration", source=self._host.place, **asdict(self._settings), **asdict(report))
+        return report
+
+    # -- before the cutover ----------------------------------------------------------------------------------------
+
+    def _connect(self) -> Channel:
+        settings = self._settings
+        try:
+            connection = socket.create_connection((settings.destination, PORT), timeout=5)
+        except OSError as error:
+            raise PeerError(f"The agent at {settings.destination}:{PORT} cannot be reached: {error}.") from error
+        channel = Channel(
+            connection, role=wire.Role.SOURCE, key=self._host.key, rate_bytes_per_s=settings.rate_bytes_per_s
+        )
+        self._channel = channel  # from here on a failure tells the peer
+        channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=self._guest.ram.memory_bytes))
+        channel.expect(wire.Welcome)
+        channel.send(wire.Proof())
+        channel.expect(wire.Prepared)
+        return channel
+
+    def _precopy(self, tracker: DirtyTracker) -> None:
+        """Rounds until the policy says switch. Raises _GaveUpError when it says so."""
+        assert self._policy is not None
+        runs: Runs = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
+        while True:
+            runs = self._round(runs, tracker)
+            outlook = self._outlook()
+            match self._policy.decide(self._rounds, outlook):
+                case Decision.SWITCH:
+                    self._pending = runs
+                    return
+                case Decision.GIVE_UP:
+                    left = self._rounds[-1].remaining_bytes / (1 << 20)
+                    raise _GaveUpError(
+                        f"After {len(self._rounds)} rounds {left:.1f} MiB were still dirty, "
+                        f"and the {self._settings.policy} policy sees no end."
+                    )
+
+    def _round(self, runs: Runs, tracker: DirtyTracker) -> Runs:
+        """Send one round; returns the pages that were written meanwhile."""
+        channel, number = self._require_channel(), len(self._rounds)
+        pages = stream.pages_in(runs)
+        start_ns = now_ns()
+        self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
+        self._send_pages(runs)
+        self._bytes_sent += channel.send(wire.RoundEnd(pages))
+        channel.expect(wire.RoundAck)
+        end_ns = now_ns()
+        dirty = tracker.harvest()
+        dirty_pages = stream.pages_in(dirty)
+        self._rounds.append(
+            Round(
+                number=number,
+                sent_bytes=pages * PAGE_BYTES,
+                duration_ns=end_ns - start_ns,
+                remaining_bytes=dirty_pages * PAGE_BYTES,
+            )
+        )
+        self._host.events.write(
+            "round",
+            migration=self._settings.number,
+            round=number,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            pages=pages,
+            bytes=pages * PAGE_BYTES,
+            dirty_pages=dirty_pages,
+        )
+        return dirty
+
+    def _send_pages(self, runs: Runs) -> None:
+        channel, ram = self._require_channel(), self._guest.ram
+        for message in wire.split(_cut_long(runs), most_pages=_CHUNK_PAGES):
+            self._bytes_sent += channel.send(message, more=True) + message.bytes_due
+            stream.send_pages(channel.socket, fd=ram.fd, address=ram.address, runs=message.runs)
+
+    def _outlook(self) -> Outlook:
+        """The connections of the running guest: a descriptor may go while we look at it."""
+        timeouts: list[int] = []
+        for _, connection in self._guest.live_connections():
+            with connection, contextlib.suppress(OSError):
+                timeouts.append(read_tcp_info(connection).rto_us * 1000)
+        self._rto_min_ns = min(timeouts, default=None)
+        return Outlook(smallest_rto_ns=self._rto_min_ns, fixed_ns=_FIXED_NS + _CONNECTION_NS * len(timeouts))
+
+    # -- the cutover -----------------------------------------------------------------------------------------------
+
+    def _switch(self, tracker: DirtyTracker | None) -> int:
+        """Pause here, resume there; returns when it resumed. Up to `relinquish` any failure leaves the guest ours."""
+        step, channel, ram = self._cutover.step, self._require_channel(), self._guest.ram
+        if tracker is None:
+            self._outlook()
+        with step("hush"):
+            self._hush()
+        with step("pause"):
+            self._paused_ns = self._guest.pause()
+        with step("drain"):
+            self._connections = self._guest.connections()
+            self._drain()
+        with step("close-gate"):
+            self._host.gate.set(PortState.DISABLED)
+        with step("dump"):
+            blob = self._dump()
+        with step("scan"):
+            if tracker is None:
+                runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
+            else:
+                runs = _union(self._pending, tracker.harvest(), pages=ram.pages)
+        with step("send"):
+            before = channel.wire.pages_in_all
+            self._bytes_sent += channel.send(wire.Final(), more=True)
+            self._send_pages(runs)
+            self._bytes_sent += channel.send(wire.GuestState(len(self._connections), blob), more=True)
+            final_pages = stream.pages_in(runs)
+            self._bytes_sent += channel.send(
+                wire.Commit(
+                    final_pages=final_pages,
+                    total_pages=before + final_pages,
+                    announce=self._settings.announce,
+                    digest=hashlib.blake2b(ram.view).digest() if self._settings.verify else b"",
+                )
+            )
+        with step("await-ready"):
+            ready = channel.expect(wire.Ready)
+            if ready.connections != len(self._connections):
+                raise MigrationError(f"{ready.connections} of {len(self._connections)} connections were restored.")
+        with step("relinquish"):
+            channel.send(wire.Relinquish())
+        return channel.expect(wire.Resumed).time_ns
+
+    def _hush(self) -> None:
+        """Let no new connection begin: its SYN is dropped unseen, and those half open get the time to finish."""
+        socket_filter.drop_everything(self._guest.listener)
+        round_trips = [0]
+        for _, connection in self._guest.live_connections():
+            with connection, contextlib.suppress(OSError):
+                round_trips.append(read_tcp_info(connection).rtt_us * 1000)
+        time.sleep(min(max(round_trips), _HANDSHAKE_NS) / 1e9)
+
+    def _drain(self) -> None:
+        """Wait until what the guest has sent is acknowledged: a restored connection would repeat it late."""
+        deadline_ns = now_ns() + _DRAIN_NS
+        while any(tcp_repair.unacknowledged_bytes(connection) for _, connection in self._connections):
+            if now_ns() > deadline_ns:
+                return
+            time.sleep(0.0002)
+
+    def _dump(self) -> bytes:
+        """Every connection's state, packed; the kernel's counters for the log."""
+        parts: list[bytes] = []
+        quads = self._guest.ram.quads
+        for slot, connection in self._connections:
+            tcp_repair.enter(connection)
+            state, info = tcp_repair.dump(connection, slot=slot)
+            parts.append(state.pack())
+            base = slot_base(slot)
+            self._readings.append(
+                {
+                    "time_ns": now_ns(),
+                    "local": "{}:{}".format(*state.local),
+                    "remote": "{}:{}".format(*state.remote),
+                    "workload": Kind(quads[base + Slot.KIND]).name.lower() if quads[base + Slot.KIND] else "unknown",
+                    "connection": quads[base + Slot.CONNECTION],
+                    **asdict(info),
+                }
+            )
+        return b"".join(parts)
+
+    # -- afterwards ------------------------------------------------------------------------------------------------
+
+    def _return_to_normal(self, reason: str) -> None:
+        """The guest stays: wake its connections, open its gate, let it run."""
+        if self._channel is not None:
+            self._channel.abort(reason)
+        socket_filter.accept_everything(self._guest.listener)
+        if self._paused_ns is None:
+            return
+        for _, connection in self._connections:
+            with contextlib.suppress(OSError):
+                tcp_repair.leave(connection, probe=True)
+            connection.close()
+        self._host.gate.set(PortState.FORWARDING)
+        self._guest.resume(moved=False)
+
+    def _leave(self) -> None:
+        """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
+        for _, connection in self._connections:
+            connection.close()
+        discard(self._guest)
+        self._host.guest = None
+
+    def _log(self) -> None:
+        self._cutover.report(self._host.events)
+        if self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME:
+            for reading in self._readings:
+                self._host.events.write("socket", reason="dump", **reading)
+
+    def _require_channel(self) -> Channel:
+        assert self._channel is not None
+        return self._channel
+
+
+def _union(first: Runs, second: Runs, *, pages: int) -> Runs:
+    """The pages that are in either list of runs, as runs."""
+    edges = np.zeros(pages + 1, dtype=np.int32)
+    for runs in (first, second):
+        np.add.at(edges, runs[:, 0].astype(np.int64), 1)
+        np.add.at(edges, (runs[:, 0] + runs[:, 1]).astype(np.int64), -1)
+    inside = np.concatenate(([False], np.cumsum(edges[:-1]) > 0, [False]))
+    flips = np.flatnonzero(inside[1:] != inside[:-1])
+    return np.column_stack((flips[::2], flips[1::2] - flips[::2])).astype(np.uint64)
+
+
+def _cut_long(runs: Runs) -> Runs:
+    """Cut runs of more than _CHUNK_PAGES pages into pieces."""
+    if len(runs) == 0 or int(runs[:, 1].max()) <= _CHUNK_PAGES:
+        return runs
+    pieces = [
+        (begin, min(_CHUNK_PAGES, first + count - begin))
+        for first, count in runs.tolist()
+        for begin in range(first, first + count, _CHUNK_PAGES)
+    ]
+    return np.array(pieces, dtype=np.uint64)

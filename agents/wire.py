@@ -1,0 +1,535 @@
+"""The migration protocol, version 1: what source and destination say to each other, and when. No socket, no clock.
+
+Rules
+-----
+1. A frame is a header (type u8, zero u8, zero u16, body length u32, little-endian), a body, and a tag of 16 bytes.
+2. Both ends know a key. The tag is the truncated HMAC-SHA256 over the sender's role, a frame counter, header and
+body; for
+   HELLO under the shared key, from WELCOME on under one derived from both ends' nonces. So WELCOME proves the
+   destination to the source, and PROOF the source to the destination. A wrong tag ends the conversation. Page
+   contents carry no tag.
+3. Every body has a limit. A frame beyond it, of a type or in a state that TRANSITIONS does not list, or with a body
+that
+   cannot be read, is a PeerError when it came from the peer, and a LocalProtocolError when we were about to send it.
+4. A PAGES frame is followed by the contents of its pages, outside any frame. The receiver learns from `Pages.runs`
+how much
+   comes and where it belongs, takes it from the stream itself, and then asks for the next frame.
+5. The guest runs in exactly one place. Up to RELINQUISH it is the source's: whatever goes wrong, the source resumes
+it. By
+   sending RELINQUISH the source gives it up for good. A destination resumes it only after it has received RELINQUISH.
+6. Either end may send ABORT in its turn or in the other's, before RELINQUISH.
+
+A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); then
+FINAL, PAGES..., STATE, COMMIT, READY, RELINQUISH, RESUMED.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+import numpy as np
+
+from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.errors import PeerError, UnnoticedError
+
+VERSION = 1
+NONCE_BYTES = 32
+TAG_BYTES = 16
+MAGIC = b"unnoticed-migration"
+
+_HEADER = struct.Struct("<BBHI")
+_MAX_RUNS = 8192
+_MAX_STATE_BYTES = 256 << 20
+
+
+class LocalProtocolError(UnnoticedError):
+    """This end was about to break the protocol: a mistake in the program, not in the peer."""
+
+
+class Role(Enum):
+    """Which end of the conversation this is."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+    @property
+    def peer(self) -> Role:
+        return Role.DESTINATION if self is Role.SOURCE else Role.SOURCE
+
+
+class Type(IntEnum):
+    """Frame types."""
+
+    HELLO = 1
+    WELCOME = 2
+    PROOF = 3
+    PREPARED = 4
+    ROUND = 5
+    PAGES = 6
+    ROUND_END = 7
+    ROUND_ACK = 8
+    FINAL = 9
+    STATE = 10
+    COMMIT = 11
+    READY = 12
+    RELINQUISH = 13
+    RESUMED = 14
+    ABORT = 15
+
+
+class State(Enum):
+    """States of the conversation; both ends go through the same ones."""
+
+    GREETING = "greeting"
+    GREETED = "greeted"
+    PROVING = "proving"
+    PREPARING = "preparing"
+    STREAMING = "streaming"
+    IN_ROUND = "in round"
+    ROUND_ENDED = "round ended"
+    FINAL = "final"
+    STATE_SENT = "state sent"
+    COMMITTED = "committed"
+    READY = "ready"
+    RELINQUISHED = "relinquished"
+    DONE = "done"
+    ABORTED = "aborted"
+
+
+_S, _D = Role.SOURCE, Role.DESTINATION
+
+TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
+    State.GREETING: {(_S, Type.HELLO): State.GREETED},
+    State.GREETED: {(_D, Type.WELCOME): State.PROVING, (_D, Type.ABORT): State.ABORTED},
+    State.PROVING: {(_S, Type.PROOF): State.PREPARING, (_S, Type.ABORT): State.ABORTED},
+    State.PREPARING: {
+        (_D, Type.PREPARED): State.STREAMING,
+        (_D, Type.ABORT): State.ABORTED,
+        (_S, Type.ABORT): State.ABORTED,
+    },
+    State.STREAMING: {
+        (_S, Type.ROUND): State.IN_ROUND,
+        (_S, Type.FINAL): State.FINAL,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.IN_ROUND: {
+        (_S, Type.PAGES): State.IN_ROUND,
+        (_S, Type.ROUND_END): State.ROUND_ENDED,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.ROUND_ENDED: {
+        (_D, Type.ROUND_ACK): State.STREAMING,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.FINAL: {
+        (_S, Type.PAGES): State.FINAL,
+        (_S, Type.STATE): State.STATE_SENT,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.STATE_SENT: {
+        (_S, Type.COMMIT): State.COMMITTED,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.COMMITTED: {
+        (_D, Type.READY): State.READY,
+        (_D, Type.ABORT): State.ABORTED,
+        (_S, Type.ABORT): State.ABORTED,
+    },
+    State.READY: {(_S, Type.RELINQUISH): State.RELINQUISHED, (_S, Type.ABORT): State.ABORTED},
+    State.RELINQUISHED: {(_D, Type.RESUMED): State.DONE},
+    State.DONE: {},
+    State.ABORTED: {},
+}
+
+MAY_SOURCE_RESUME = frozenset(State) - {State.RELINQUISHED, State.DONE}
+"""The states in which the guest still belongs to the source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """The source introduces itself and says what it wants to send."""
+
+    nonce: bytes
+    memory_bytes: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """The destination's nonce; its tag proves the key."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Its tag, under the derived key, proves that the source is no replay."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """RAM is allocated and faulted in, the guest's shell stands ready."""
+
+
+@dataclass(frozen=True)
+class RoundStart:
+    """A pre-copy round begins."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pages:
+    """Pages follow, in the order of the runs; shape (n, 2): first page, count."""
+
+    runs: Runs
+
+    @property
+    def bytes_due(self) -> int:
+        return int(self.runs[:, 1].sum()) * PAGE_BYTES
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """The round is over; so many pages were sent in it."""
+
+    pages: int
+
+
+@dataclass(frozen=True)
+class RoundAck:
+    """The destination has them all."""
+
+    pages: int
+
+
+@dataclass(frozen=True)
+class Final:
+    """The guest stands still; what follows is the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class GuestState:
+    """What is not RAM: the TCP connections, packed one behind the other."""
+
+    connections: int
+    blob: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """All was sent: pages of the final part, of the whole migration, and (if asked for) the digest of the RAM."""
+
+    final_pages: int
+    total_pages: int
+    announce: str
+    digest: bytes = b""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The destination holds everything and has checked it."""
+
+    connections: int
+
+
+@dataclass(frozen=True)
+class Relinquish:
+    """The guest is the destination's."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The guest runs at the destination since then (its CLOCK_MONOTONIC, ns)."""
+
+    time_ns: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """The sender cannot go on; the guest stays at the source."""
+
+    reason: str
+
+
+Message = (
+    Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
+    | Ready | Relinquish | Resumed | Abort
+)  # fmt: skip
+
+_LIMITS: dict[Type, int] = {
+    Type.HELLO: 128,
+    Type.WELCOME: 64,
+    Type.PROOF: 0,
+    Type.PREPARED: 0,
+    Type.ROUND: 4,
+    Type.PAGES: _MAX_RUNS * 8,
+    Type.ROUND_END: 8,
+    Type.ROUND_ACK: 8,
+    Type.FINAL: 0,
+    Type.STATE: _MAX_STATE_BYTES,
+    Type.COMMIT: 256,
+    Type.READY: 4,
+    Type.RELINQUISH: 0,
+    Type.RESUMED: 8,
+    Type.ABORT: 4096,
+}
+
+
+class Wire:
+    """One end of one conversation.
+
+    `send` turns a message into bytes. To receive: read at most `wanted` bytes from the stream, give them to
+    `receive`, and take the message it returns, if one is complete by then. So nothing is ever read beyond a frame,
+    and pages can be read straight into place.
+    """
+
+    def __init__(self, role: Role, *, key: bytes, nonce: bytes) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise LocalProtocolError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+        self.role = role
+        self.state = State.GREETING
+        self._shared_key = key
+        self._key = hmac.digest(key, MAGIC, "sha256")
+        self.nonce = nonce
+        self._nonces = {role: nonce}
+        self._counters = {Role.SOURCE: 0, Role.DESTINATION: 0}
+        self._memory_bytes = 0  # as HELLO says: page runs are checked against it
+        self._received = bytearray()
+        self._pages_in_part = 0  # PAGES since ROUND or FINAL
+        self.pages_in_all = 0
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> bytes:
+        """The frame for a message. Raises LocalProtocolError if it may not be sent now."""
+        kind, body = _encode(message)
+        self._step(self.role, kind, LocalProtocolError)
+        if len(body) > _LIMITS[kind]:
+            raise LocalProtocolError(f"{kind.name} of {len(body)} bytes is beyond its limit of {_LIMITS[kind]}")
+        if isinstance(message, Hello):
+            self._memory_bytes = message.memory_bytes
+        if kind is Type.WELCOME:
+            self._derive_key()
+        header = _HEADER.pack(kind, 0, 0, len(body))
+        frame = header + body + self._tag(self.role, header, body)
+        self._account(message)
+        return frame
+
+    # -- receiving -------------------------------------------------------------------------------------------------
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes of the stream the next frame still needs."""
+        have = len(self._received)
+        if have < _HEADER.size:
+            return _HEADER.size - have
+        length: int = _HEADER.unpack_from(self._received)[3]
+        return _HEADER.size + length + TAG_BYTES - have
+
+    def receive(self, data: bytes) -> Message | None:
+        """Take bytes, at most `wanted` of them. Returns the message they complete, if any.
+
+        Raises PeerError when the peer breaks a rule; the conversation is over then. Empty data means that it hung up.
+        """
+        if not data:
+            raise PeerError(f"The {self.role.peer.value} hung up while the conversation was {self.state.value}.")
+        if len(data) > self.wanted:
+            raise LocalProtocolError(f"{len(data)} bytes where {self.wanted} were wanted")
+        before = len(self._received)
+        self._received += data
+        if before < _HEADER.size <= len(self._received):
+            self._check_header()
+        if len(self._received) < _HEADER.size or self.wanted:
+            return None
+        frame, self._received = bytes(self._received), bytearray()
+        header, body, tag = frame[: _HEADER.size], frame[_HEADER.size : -TAG_BYTES], frame[-TAG_BYTES:]
+        kind = Type(header[0])
+        if kind is Type.WELCOME:
+            self._nonces[Role.DESTINATION] = body
+            self._derive_key()
+        if not hmac.compare_digest(tag, self._tag(self.role.peer, header, body)):
+            raise PeerError(f"The {self.role.peer.value}'s {kind.name} does not carry the right tag: another key?")
+        message = self._decode(kind, body)
+        self._step(self.role.peer, kind, PeerError)
+        if isinstance(message, Hello):
+            self._memory_bytes = message.memory_bytes
+            self._nonces[Role.SOURCE] = message.nonce
+        self._account(message)
+        return message
+
+    # -- the rules -------------------------------------------------------------------------------------------------
+
+    def _step(self, sender: Role, kind: Type, error: type[UnnoticedError]) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][sender, kind]
+        except KeyError:
+            raise error(f"{kind.name} from the {sender.value} while the conversation is {self.state.value}.") from None
+
+    def _check_header(self) -> None:
+        kind, zero, more, length = _HEADER.unpack_from(self._received)
+        if kind not in Type.__members__.values() or zero or more:
+            raise PeerError(f"The {self.role.peer.value} sent a header that is none of this protocol's.")
+        if (self.role.peer, Type(kind)) not in TRANSITIONS[self.state]:
+            raise PeerError(
+                f"{Type(kind).name} from the {self.role.peer.value} while the conversation is {self.state.value}."
+            )
+        if length > _LIMITS[Type(kind)]:
+            raise PeerError(f"{Type(kind).name} of {length} bytes is beyond its limit of {_LIMITS[Type(kind)]}.")
+
+    def _account(self, message: Message) -> None:
+        """Count pages, and hold both ends to their sums."""
+        match message:
+            case RoundStart() | Final():
+                self._pages_in_part = 0
+            case Pages(runs):
+                pages = int(runs[:, 1].sum())
+                self._pages_in_part += pages
+                self.pages_in_all += pages
+            case RoundEnd(pages) | RoundAck(pages) if pages != self._pages_in_part:
+                raise PeerError(f"A round of {self._pages_in_part} pages was said to have {pages}.")
+            case Commit(final_pages=final, total_pages=total) if (final, total) != (
+                self._pages_in_part,
+                self.pages_in_all,
+            ):
+                raise PeerError(
+                    f"The source says it sent {final} pages at last and {total} in all; "
+                    f"{self._pages_in_part} and {self.pages_in_all} came."
+                )
+
+    def _decode(self, kind: Type, body: bytes) -> Message:
+        try:
+            message = _decode(kind, body)
+        except (ValueError, struct.error, KeyError, TypeError) as error:
+            raise PeerError(f"The {self.role.peer.value}'s {kind.name} cannot be read: {error}.") from error
+        if isinstance(message, Hello) and message.version != VERSION:
+            raise PeerError(f"The source speaks version {message.version} of the protocol, this end {VERSION}.")
+        if isinstance(message, Pages):
+            self._check_runs(message.runs)
+        return message
+
+    def _check_runs(self, runs: Runs) -> None:
+        """Runs must be ascending, without overlap, and inside the RAM."""
+        ends = runs[:, 0] + runs[:, 1]
+        inside = len(runs) > 0 and bool((runs[:, 1] > 0).all()) and int(ends[-1]) * PAGE_BYTES <= self._memory_bytes
+        if not inside or bool((runs[1:, 0] < ends[:-1]).any()):
+            raise PeerError("The source's PAGES name pages that are not in the guest's RAM, or not in order.")
+
+    def _derive_key(self) -> None:
+        both = self._nonces[Role.SOURCE] + self._nonces[Role.DESTINATION]
+        self._key = hmac.digest(self._shared_key, MAGIC + both, "sha256")
+
+    def _tag(self, sender: Role, header: bytes, body: bytes) -> bytes:
+        counter = self._counters[sender]
+        self._counters[sender] += 1
+        mac = hmac.new(self._key, sender.value.encode() + struct.pack("<Q", counter) + header, hashlib.sha256)
+        mac.update(body)
+        return mac.digest()[:TAG_BYTES]
+
+
+def split(runs: Runs, *, most_pages: int) -> Iterator[Pages]:
+    """Cut runs into PAGES messages within the protocol's limit, of at most `most_pages` pages each (or one run)."""
+    if len(runs) == 0:
+        return
+    cumulative = np.cumsum(runs[:, 1])
+    start = 0
+    while start < len(runs):
+        before = int(cumulative[start - 1]) if start else 0
+        stop = int(np.searchsorted(cumulative, before + most_pages, side="right"))
+        stop = min(max(stop, start + 1), start + _MAX_RUNS)
+        yield Pages(runs[start:stop])
+        start = stop
+
+
+def _encode(message: Message) -> tuple[Type, bytes]:
+    match message:
+        case Hello():
+            return Type.HELLO, struct.pack("<HQ", message.version, message.memory_bytes) + message.nonce + MAGIC
+        case Welcome():
+            return Type.WELCOME, message.nonce
+        case Proof():
+            return Type.PROOF, b""
+        case Prepared():
+            return Type.PREPARED, b""
+        case RoundStart(number):
+            return Type.ROUND, struct.pack("<I", number)
+        case Pages(runs):
+            return Type.PAGES, runs.astype("<u4").tobytes()
+        case RoundEnd(pages):
+            return Type.ROUND_END, struct.pack("<Q", pages)
+        case RoundAck(pages):
+            return Type.ROUND_ACK, struct.pack("<Q", pages)
+        case Final():
+            return Type.FINAL, b""
+        case GuestState(connections, blob):
+            return Type.STATE, struct.pack("<I", connections) + blob
+        case Commit():
+            text = json.dumps({"announce": message.announce, "digest": message.digest.hex()}).encode()
+            return Type.COMMIT, struct.pack("<QQ", message.final_pages, message.total_pages) + text
+        case Ready(connections):
+            return Type.READY, struct.pack("<I", connections)
+        case Relinquish():
+            return Type.RELINQUISH, b""
+        case Resumed(time_ns):
+            return Type.RESUMED, struct.pack("<Q", time_ns)
+        case Abort(reason):
+            return Type.ABORT, reason.encode()[: _LIMITS[Type.ABORT]]
+
+
+def _decode(kind: Type, body: bytes) -> Message:
+    """The message of a body; raises ValueError or struct.error where it cannot be one."""
+    match kind:
+        case Type.HELLO:
+            version, memory_bytes = struct.unpack_from("<HQ", body)
+            nonce, magic = body[10 : 10 + NONCE_BYTES], body[10 + NONCE_BYTES :]
+            if magic != MAGIC or memory_bytes % PAGE_BYTES or memory_bytes == 0:
+                raise ValueError("not a greeting of this protocol")
+            return Hello(nonce=nonce, memory_bytes=memory_bytes, version=version)
+        case Type.WELCOME:
+            if len(body) != NONCE_BYTES:
+                raise ValueError(f"a nonce of {len(body)} bytes")
+            return Welcome(nonce=body)
+        case Type.PROOF:
+            return Proof()
+        case Type.PREPARED:
+            return Prepared()
+        case Type.ROUND:
+            return RoundStart(*struct.unpack("<I", body))
+        case Type.PAGES:
+            return Pages(np.frombuffer(body, dtype="<u4").reshape(-1, 2).astype(np.uint64))
+        case Type.ROUND_END:
+            return RoundEnd(*struct.unpack("<Q", body))
+        case Type.ROUND_ACK:
+            return RoundAck(*struct.unpack("<Q", body))
+        case Type.FINAL:
+            return Final()
+        case Type.STATE:
+            return GuestState(struct.unpack_from("<I", body)[0], body[4:])
+        case Type.COMMIT:
+            final_pages, total_pages = struct.unpack_from("<QQ", body)
+            text = json.loads(body[16:])
+            return Commit(
+                final_pages=final_pages,
+                total_pages=total_pages,
+                announce=str(text["announce"]),
+                digest=bytes.fromhex(text["digest"]),
+            )
+        case Type.READY:
+            return Ready(*struct.unpack("<I", body))
+        case Type.RELINQUISH:
+            return Relinquish()
+        case Type.RESUMED:
+            return Resumed(*struct.unpack("<Q", body))
+        case Type.ABORT:
+            return Abort(body.decode(errors="replace"))
