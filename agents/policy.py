@@ -76,7 +76,7 @@ class FixedRounds:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Switch once at most so many bytes are dirty; after `max_rounds` all the same, as Xen does (Clark et al., 2005)."""
+    """Switch once at most so many bytes are dirty; after `max_rounds` anyway, as Xen does (Clark et al., 2005)."""
 
     threshold_bytes: int = 256 << 10
     max_rounds: int = 30

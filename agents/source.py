@@ -30,8 +30,9 @@ from unnoticed.tcpinfo import read_tcp_info
 from unnoticed.workload import Kind
 
 _CHUNK_PAGES = 16384  # most pages behind one PAGES frame: 64 MiB
-_DRAIN_NS = 5_000_000  # longest wait for the last acknowledgements before the gate closes
-_HANDSHAKE_NS = 10_000_000  # longest wait for connections that are half open when the listener is hushed
+_DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
+# A connection that is half open when the listener is hushed gets a round trip, and a margin, to be finished.
+_MARGIN_NS, _HANDSHAKE_NS = 500_000, 100_000_000
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
 
@@ -81,7 +82,7 @@ class _GaveUpError(UnnoticedError):
 
 
 class Source:
-    """One migration away from this host. `run` returns a Report whatever happens; only a completed one ends the guest."""
+    """One migration away from this host. `run` returns a Report whatever happens; on a failure the guest runs on here."""
 
     def __init__(self, host: Host, settings: MigrationSettings) -> None:
         assert host.guest is not None, "the guest must be here"
@@ -274,13 +275,16 @@ class Source:
         round_trips = [0]
         for _, connection in self._guest.live_connections():
             with connection, contextlib.suppress(OSError):
-                round_trips.append(read_tcp_info(connection).rtt_us * 1000)
-        time.sleep(min(max(round_trips), _HANDSHAKE_NS) / 1e9)
+                round_trips.append(read_tcp_info(connection).min_rtt_us * 1000)
+        time.sleep(min(max(round_trips) + _MARGIN_NS, _HANDSHAKE_NS) / 1e9)
 
     def _drain(self) -> None:
-        """Wait until what the guest has sent is acknowledged: a restored connection would repeat it late."""
+        """Wait a little for acknowledgements that are on their way: a restored connection would repeat its tail late.
+
+        Connections that have more to send are not waited for: what they send next repairs what was lost.
+        """
         deadline_ns = now_ns() + _DRAIN_NS
-        while any(tcp_repair.unacknowledged_bytes(connection) for _, connection in self._connections):
+        while any(tcp_repair.awaits_acknowledgement(connection) for _, connection in self._connections):
             if now_ns() > deadline_ns:
                 return
             time.sleep(0.0002)

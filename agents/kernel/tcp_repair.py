@@ -140,9 +140,9 @@ class TcpState:
         )
 
 
-def unacknowledged_bytes(connection: socket.socket) -> int:
-    """Bytes in the send queue, sent or not (SIOCOUTQ)."""
-    return _queued(connection, _SIOCOUTQ)
+def awaits_acknowledgement(connection: socket.socket) -> bool:
+    """Whether all that the connection has to send was sent, and not all of it acknowledged."""
+    return _queued(connection, _SIOCOUTQ) > 0 and _queued(connection, _SIOCOUTQNSD) == 0
 
 
 def enter(connection: socket.socket) -> None:

@@ -30,6 +30,7 @@ class TcpInfo:
     retrans: int
     rtt_us: int
     rttvar_us: int
+    min_rtt_us: int
     total_retrans: int
     segs_out: int
     segs_in: int
@@ -62,6 +63,7 @@ def read_tcp_info(connection: socket.socket) -> TcpInfo:
         retrans=field("=I", 36),
         rtt_us=field("=I", 68),
         rttvar_us=field("=I", 72),
+        min_rtt_us=field("=I", 148),
         total_retrans=field("=I", 100),
         segs_out=field("=I", 136),
         segs_in=field("=I", 140),
