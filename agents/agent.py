@@ -22,6 +22,7 @@ from unnoticed.agents.guest_process import GuestSettings
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import Super
 from unnoticed.agents.source import MigrationSettings, Source
 from unnoticed.control import Command, Control, ParentGoneError
@@ -107,6 +108,7 @@ def main() -> None:
     gate = BridgePort(settings["gate"])
     with namespace.entered():
         announcer = Announcer(guest.interface)
+        handshakes = HandshakeMonitor()
     frames_for("garp", mac=guest.mac, ipv4=guest.address)  # imports scapy now rather than in a cutover
     events = EventLog(Path(settings["events"]), who=f"agent-{settings['place']}")
     listener = socket.create_server((settings["address"], PORT))
@@ -119,6 +121,7 @@ def main() -> None:
         namespace=namespace,
         gate=gate,
         announcer=announcer,
+        handshakes=handshakes,
     )
     try:
         Agent(host, Control(), listener).run()

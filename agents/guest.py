@@ -62,8 +62,6 @@ class Guest:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
-        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._listener.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
         self._listener.bind((address, workload.TCP_PORT))
         self._listener.listen(SLOTS)
         self._listener.setblocking(False)
@@ -167,6 +165,8 @@ class Guest:
 
     def _attach(self, connection: socket.socket, slot: int) -> None:
         connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
         fd = connection.fileno()
         self._quads[slot_base(slot) + Slot.DESCRIPTOR] = fd
         self._connections[fd] = (connection, slot)

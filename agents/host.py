@@ -8,6 +8,7 @@ from unnoticed.agents.announce import Announcer
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import Ram
 from unnoticed.events import EventLog
 
@@ -24,6 +25,7 @@ class Host:
     namespace: NetworkNamespace
     gate: BridgePort
     announcer: Announcer
+    handshakes: HandshakeMonitor
     guest: GuestProcess | None = field(default=None)
 
     def new_guest(self, *, memory_bytes: int) -> GuestProcess:

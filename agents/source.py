@@ -31,8 +31,7 @@ from unnoticed.workload import Kind
 
 _CHUNK_PAGES = 16384  # most pages behind one PAGES frame: 64 MiB
 _DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
-# A connection that is half open when the listener is hushed gets a round trip, and a margin, to be finished.
-_MARGIN_NS, _HANDSHAKE_NS = 500_000, 100_000_000
+_HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
 
@@ -82,7 +81,7 @@ class _GaveUpError(UnnoticedError):
 
 
 class Source:
-    """One migration away from this host. `run` returns a Report whatever happens; on a failure the guest runs on here."""
+    """One migration away from this host. `run` returns a Report whatever happens; on a failure the guest stays."""
 
     def __init__(self, host: Host, settings: MigrationSettings) -> None:
         assert host.guest is not None, "the guest must be here"
@@ -271,12 +270,10 @@ class Source:
 
     def _hush(self) -> None:
         """Let no new connection begin: its SYN is dropped unseen, and those half open get the time to finish."""
-        socket_filter.drop_everything(self._guest.listener)
-        round_trips = [0]
-        for _, connection in self._guest.live_connections():
-            with connection, contextlib.suppress(OSError):
-                round_trips.append(read_tcp_info(connection).min_rtt_us * 1000)
-        time.sleep(min(max(round_trips) + _MARGIN_NS, _HANDSHAKE_NS) / 1e9)
+        socket_filter.drop_new_connections(self._guest.listener)
+        deadline_ns = now_ns() + _HANDSHAKE_NS
+        while self._host.handshakes.half_open() and now_ns() < deadline_ns:
+            time.sleep(0.0002)
 
     def _drain(self) -> None:
         """Wait a little for acknowledgements that are on their way: a restored connection would repeat its tail late.
@@ -316,7 +313,7 @@ class Source:
         """The guest stays: wake its connections, open its gate, let it run."""
         if self._channel is not None:
             self._channel.abort(reason)
-        socket_filter.accept_everything(self._guest.listener)
+        socket_filter.accept_new_connections(self._guest.listener)
         if self._paused_ns is None:
             return
         for _, connection in self._connections:

@@ -16,15 +16,14 @@ _CHECK_WPASYNC = 1 << 1
 _IS_WRITTEN = 1 << 1
 
 PAGE_BYTES = 4096
-_VECTOR_LENGTH = 1 << 16
 
 # size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask, category_anyof_mask,
 # return_mask: struct pm_scan_arg, twelve u64
-_SIZE, _FLAGS, _START, _END, _WALK_END, _VEC, _VEC_LEN, _MAX_PAGES = range(8)
+_SIZE, _FLAGS, _START, _END, _VEC, _VEC_LEN = 0, 1, 2, 3, 5, 6
 _CATEGORY_MASK, _RETURN_MASK = 9, 11
 
 Runs = npt.NDArray[np.uint64]
-"""Shape (n, 2): first page and number of pages of each run, ascending, none adjacent."""
+"""Shape (n, 2): first page and number of pages of each run, ascending, without overlap."""
 
 
 class WrittenScanner:
@@ -33,29 +32,25 @@ class WrittenScanner:
     def __init__(self, pid: int, *, start: int, length: int) -> None:
         self._fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._start, self._length = start, length
-        self._vector = np.zeros((_VECTOR_LENGTH, 3), dtype=np.uint64)
+        # Room for the most runs there can be, so that one call always reaches the end. A second call could not know
+        # where to go on: the kernel leaves walk_end at the last point where its own buffer of 512 runs was full.
+        self._vector = np.zeros((length // PAGE_BYTES // 2 + 1, 3), dtype=np.uint64)
 
     def scan(self) -> Runs:
         """The runs of pages written since the last scan; from here on they count as unwritten.
 
         Protecting comes first: a page written while this runs is either in the answer or found by the next scan.
         """
-        parts: list[Runs] = []
-        position, end = self._start, self._start + self._length
         argument = (ctypes.c_uint64 * 12)()
-        while position < end:
-            argument[_SIZE] = ctypes.sizeof(argument)
-            argument[_FLAGS] = _WP_MATCHING | _CHECK_WPASYNC
-            argument[_START], argument[_END] = position, end
-            argument[_VEC], argument[_VEC_LEN] = self._vector.ctypes.data, _VECTOR_LENGTH
-            argument[_CATEGORY_MASK] = argument[_RETURN_MASK] = _IS_WRITTEN
-            count = libc.ioctl(self._fd, _PAGEMAP_SCAN, argument)
-            regions = self._vector[:count]
-            first = (regions[:, 0] - np.uint64(self._start)) // np.uint64(PAGE_BYTES)
-            pages = (regions[:, 1] - regions[:, 0]) // np.uint64(PAGE_BYTES)
-            parts.append(np.column_stack((first, pages)))
-            position = argument[_WALK_END]
-        return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.uint64)
+        argument[_SIZE] = ctypes.sizeof(argument)
+        argument[_FLAGS] = _WP_MATCHING | _CHECK_WPASYNC
+        argument[_START], argument[_END] = self._start, self._start + self._length
+        argument[_VEC], argument[_VEC_LEN] = self._vector.ctypes.data, len(self._vector)
+        argument[_CATEGORY_MASK] = argument[_RETURN_MASK] = _IS_WRITTEN
+        regions = self._vector[: libc.ioctl(self._fd, _PAGEMAP_SCAN, argument)]
+        first = (regions[:, 0] - np.uint64(self._start)) // np.uint64(PAGE_BYTES)
+        pages = (regions[:, 1] - regions[:, 0]) // np.uint64(PAGE_BYTES)
+        return np.column_stack((first, pages))
 
     def close(self) -> None:
         os.close(self._fd)

@@ -228,7 +228,6 @@ def restore(state: TcpState) -> socket.socket:
         if state.options & _INFO_TIMESTAMPS:
             _set_unsigned(connection, _TCP_TIMESTAMP, state.timestamp)
         connection.setsockopt(_TCP, _TCP_CONGESTION, state.congestion)
-        connection.setsockopt(_TCP, socket.TCP_NODELAY, 1)
         _fill(connection, state.receive_queue, queue=_RECEIVE_QUEUE, buffer_bytes=state.receive_buffer_bytes)
         _fill(connection, sent, queue=_SEND_QUEUE, buffer_bytes=state.send_buffer_bytes)
         connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*state.window))

@@ -14,9 +14,15 @@ from typing import Any
 _LENGTH = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
 
 
+_NEVER_MEASURED = 0xFFFFFFFF
+
+
 @dataclass(frozen=True, kw_only=True)
 class TcpInfo:
-    """The fields of struct tcp_info that are used here. Counters that an older kernel lacks are -1."""
+    """The fields of struct tcp_info that are used here.
+
+    Counters that an older kernel lacks are -1, and so is `min_rtt_us` before the first measurement.
+    """
 
     state: int
     ca_state: int
@@ -50,6 +56,7 @@ def read_tcp_info(connection: socket.socket) -> TcpInfo:
         value: int = struct.unpack_from(form, raw, offset)[0]
         return value
 
+    min_rtt_us = field("=I", 148)
     return TcpInfo(
         state=raw[0],
         ca_state=raw[1],
@@ -63,7 +70,7 @@ def read_tcp_info(connection: socket.socket) -> TcpInfo:
         retrans=field("=I", 36),
         rtt_us=field("=I", 68),
         rttvar_us=field("=I", 72),
-        min_rtt_us=field("=I", 148),
+        min_rtt_us=-1 if min_rtt_us == _NEVER_MEASURED else min_rtt_us,
         total_retrans=field("=I", 100),
         segs_out=field("=I", 136),
         segs_in=field("=I", 140),
