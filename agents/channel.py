@@ -7,7 +7,9 @@ import socket
 import struct
 from typing import TypeVar
 
-from unnoticed.agents import wire
+from unnoticed.agents import stream, wire
+from unnoticed.agents.kernel.pagemap import Runs
+from unnoticed.agents.ram import Ram
 from unnoticed.errors import PeerError
 
 PORT = 7100
@@ -18,7 +20,7 @@ M = TypeVar("M", bound=wire.Message)
 
 
 class Channel:
-    """One end. `socket` and `wire` are open to those who stream pages."""
+    """One end of the conversation, and of the pages in between."""
 
     def __init__(self, connection: socket.socket, *, role: wire.Role, key: bytes, rate_bytes_per_s: int = 0) -> None:
         self.socket = connection
@@ -39,6 +41,18 @@ class Channel:
         except OSError as error:
             raise PeerError(f"The {self.wire.role.peer.value} is gone: {error}.") from error
         return len(data)
+
+    def send_pages(self, runs: Runs, ram: Ram) -> int:
+        """Send the pages of the runs, in as many PAGES frames as it takes; returns all bytes. Raises PeerError."""
+        sent = 0
+        for message in wire.split(runs):
+            sent += self.send(message, more=True) + message.bytes_due
+            stream.send_pages(self.socket, fd=ram.fd, address=ram.address, runs=message.runs)
+        return sent
+
+    def receive_pages(self, message: wire.Pages, ram: Ram) -> None:
+        """Receive what a PAGES frame announced, straight into the RAM. Raises PeerError."""
+        stream.receive_pages(self.socket, address=ram.address, runs=message.runs)
 
     def receive(self) -> wire.Message:
         """The next message. Raises PeerError when the peer breaks the protocol, aborts, hangs up or says nothing."""

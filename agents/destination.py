@@ -6,7 +6,7 @@ import hashlib
 import socket
 from enum import Enum
 
-from unnoticed.agents import stream, wire
+from unnoticed.agents import wire
 from unnoticed.agents.announce import frames_for
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
@@ -81,7 +81,7 @@ class Destination:
         while True:
             match channel.receive():
                 case wire.Pages() as message:
-                    stream.receive_pages(channel.socket, address=ram.address, runs=message.runs)
+                    channel.receive_pages(message, ram)
                 case wire.RoundEnd(pages):
                     channel.send(wire.RoundAck(pages))
                 case wire.RoundStart():

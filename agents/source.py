@@ -29,7 +29,6 @@ from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.tcpinfo import read_tcp_info
 from unnoticed.workload import Kind
 
-_CHUNK_PAGES = 16384  # most pages behind one PAGES frame: 64 MiB
 _DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
 _HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
@@ -182,7 +181,7 @@ class Source:
         pages = stream.pages_in(runs)
         start_ns = now_ns()
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
-        self._send_pages(runs)
+        self._bytes_sent += channel.send_pages(runs, self._guest.ram)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
@@ -207,12 +206,6 @@ class Source:
             dirty_pages=dirty_pages,
         )
         return dirty
-
-    def _send_pages(self, runs: Runs) -> None:
-        channel, ram = self._require_channel(), self._guest.ram
-        for message in wire.split(_cut_long(runs), most_pages=_CHUNK_PAGES):
-            self._bytes_sent += channel.send(message, more=True) + message.bytes_due
-            stream.send_pages(channel.socket, fd=ram.fd, address=ram.address, runs=message.runs)
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest: a descriptor may go while we look at it."""
@@ -249,7 +242,7 @@ class Source:
         with step("send"):
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
-            self._send_pages(runs)
+            self._bytes_sent += channel.send_pages(runs, self._guest.ram)
             self._bytes_sent += channel.send(wire.GuestState(len(self._connections), blob), more=True)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
@@ -350,15 +343,3 @@ def _union(first: Runs, second: Runs, *, pages: int) -> Runs:
     inside = np.concatenate(([False], np.cumsum(edges[:-1]) > 0, [False]))
     flips = np.flatnonzero(inside[1:] != inside[:-1])
     return np.column_stack((flips[::2], flips[1::2] - flips[::2])).astype(np.uint64)
-
-
-def _cut_long(runs: Runs) -> Runs:
-    """Cut runs of more than _CHUNK_PAGES pages into pieces."""
-    if len(runs) == 0 or int(runs[:, 1].max()) <= _CHUNK_PAGES:
-        return runs
-    pieces = [
-        (begin, min(_CHUNK_PAGES, first + count - begin))
-        for first, count in runs.tolist()
-        for begin in range(first, first + count, _CHUNK_PAGES)
-    ]
-    return np.array(pieces, dtype=np.uint64)

@@ -44,6 +44,7 @@ TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"
 
 _HEADER = struct.Struct("<BBHI")
+MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
 _MAX_STATE_BYTES = 256 << 20
 
@@ -423,8 +424,11 @@ class Wire:
         """Runs must be ascending, without overlap, and inside the RAM."""
         ends = runs[:, 0] + runs[:, 1]
         inside = len(runs) > 0 and bool((runs[:, 1] > 0).all()) and int(ends[-1]) * PAGE_BYTES <= self._memory_bytes
+        inside = inside and int(runs[:, 1].sum()) <= MOST_PAGES
         if not inside or bool((runs[1:, 0] < ends[:-1]).any()):
-            raise PeerError("The source's PAGES name pages that are not in the guest's RAM, or not in order.")
+            raise PeerError(
+                "The source's PAGES name too many pages, or pages that are not in the guest's RAM, or not in order."
+            )
 
     def _derive_key(self) -> None:
         both = self._nonces[Role.SOURCE] + self._nonces[Role.DESTINATION]
@@ -438,18 +442,29 @@ class Wire:
         return mac.digest()[:TAG_BYTES]
 
 
-def split(runs: Runs, *, most_pages: int) -> Iterator[Pages]:
-    """Cut runs into PAGES messages within the protocol's limit, of at most `most_pages` pages each (or one run)."""
-    if len(runs) == 0:
-        return
+def split(runs: Runs, *, most_pages: int = MOST_PAGES) -> Iterator[Pages]:
+    """Cut runs into PAGES messages within the protocol's limits: of at most `most_pages` pages and so many runs each."""
+    runs = _cut_long(runs, most_pages)
     cumulative = np.cumsum(runs[:, 1])
     start = 0
     while start < len(runs):
         before = int(cumulative[start - 1]) if start else 0
         stop = int(np.searchsorted(cumulative, before + most_pages, side="right"))
-        stop = min(max(stop, start + 1), start + _MAX_RUNS)
+        stop = min(stop, start + _MAX_RUNS)
         yield Pages(runs[start:stop])
         start = stop
+
+
+def _cut_long(runs: Runs, most_pages: int) -> Runs:
+    """Cut runs of more than `most_pages` pages into pieces."""
+    if len(runs) == 0 or int(runs[:, 1].max()) <= most_pages:
+        return runs
+    pieces = [
+        (begin, min(most_pages, first + count - begin))
+        for first, count in runs.tolist()
+        for begin in range(first, first + count, most_pages)
+    ]
+    return np.array(pieces, dtype=np.uint64)
 
 
 def _encode(message: Message) -> tuple[Type, bytes]:
