@@ -3,9 +3,9 @@
 
     .venv/bin/python benchmarks/streaming.py [--rates 1,5] [--repeats 5] [--mib 512]
 
-Both send the same number of bytes from host a to host b of the `single` fabric. `bulk` is round 0 (all pages, in long runs),
-`scattered` every second page. Goodput is bytes by the wall clock of the sender, up to the destination's acknowledgement
-of the round; CPU seconds are user and system time of both ends, without start-up.
+Both send the same number of bytes from host a to host b of the `single` fabric. `bulk` is round 0 (all pages, in long
+runs), `scattered` every second page. Goodput is bytes by the wall clock of the sender, up to the destination's
+acknowledgement of the round; CPU seconds are user and system time of both ends, without start-up.
 """
 
 from __future__ import annotations
