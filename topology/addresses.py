@@ -24,9 +24,7 @@ class Address:
 
 
 def _address(offset: int) -> Address:
-    return Address(
-        ipv4=str(SUBNET.network_address + offset), mac=f"02:77:00:00:{offset >> 8:02x}:{offset & 0xFF:02x}"
-    )
+    return Address(ipv4=str(SUBNET.network_address + offset), mac=f"02:77:00:00:{offset >> 8:02x}:{offset & 0xFF:02x}")
 
 
 SOURCE = _address(1)

@@ -50,7 +50,9 @@ def check_bridge(links: Sequence[dict[str, Any]], *, where: str, ports: Sequence
     by_name = {link["ifname"]: link for link in links}
     data = by_name.get(BRIDGE, {}).get("linkinfo", {}).get("info_data", {})
     asked = {"stp_state": 0, "forward_delay": 0, "mcast_snooping": 0}
-    problems = [f"{key} is {data.get(key)} instead of {value}" for key, value in asked.items() if data.get(key) != value]
+    problems = [
+        f"{key} is {data.get(key)} instead of {value}" for key, value in asked.items() if data.get(key) != value
+    ]
     problems += [f"{key} is 1" for key in data if key.startswith("nf_call_") and data[key]]
     problems += [f"{port} is not its port" for port in ports if by_name.get(port, {}).get("master") != BRIDGE]
     if problems:
@@ -63,7 +65,9 @@ def port_state(pid: int, port: str) -> int:
     try:
         return int(file.read_text())
     except OSError as error:
-        raise FabricError(f"Cannot read the state of the bridge port {port} of process {pid}: {error.strerror}.") from error
+        raise FabricError(
+            f"Cannot read the state of the bridge port {port} of process {pid}: {error.strerror}."
+        ) from error
 
 
 def wait_until(condition: Callable[[], bool], *, what: str) -> None:
@@ -121,5 +125,5 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
         """Make the bridge, as Mininet's own start expects of a switch."""
         run_inside([(self.pid, self.set_up)])
 
-    def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803, ARG002  # Mininet's signature
+    def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803  # Mininet's signature
         """Nothing: the namespace takes its devices with it."""

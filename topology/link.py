@@ -6,6 +6,7 @@ which veth pair it is; the fabric makes all pairs at once (`make_veths`), shapes
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from unnoticed.topology.quietly import Host, Intf, Link
 from unnoticed.topology.shaping import Shaping, ShapingReading, differences, read_shaping
 
 MTU_BYTES = 1500
+_FIRST_INDEX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class VethLink(Link):  # type: ignore[misc]
 
     ends: tuple[End, End]
 
-    def makeIntfPair(  # noqa: N802  # Mininet's name
+    def makeIntfPair(  # noqa: N802, PLR0917  # Mininet's
         self, intfname1: str, intfname2: str, addr1: str, addr2: str, node1: Any, node2: Any, **_options: Any
     ) -> None:
         """Note the two ends; `make_veths` makes them."""
@@ -71,18 +73,22 @@ class VethLink(Link):  # type: ignore[misc]
 def make_veths(pairs: Iterable[tuple[End, End]]) -> None:
     """Make each veth pair, with one command per namespace, from the end that has more of them.
 
-    Each device is born in the namespace it belongs to; in between nothing has a name anywhere else. Raises FabricError.
+    Each device is born in the namespace it belongs to; in between nothing has a name anywhere else. And each gets an
+    index of its own: where the two ends happen to have the same index in their namespaces, the kernel takes the pair
+    for a physical port, and its carrier's arrival is not urgent to it but comes up to a second late
+    (net/core/link_watch.c, linkwatch_urgent_event). Raises FabricError.
     """
     pairs = list(pairs)
     uses = Counter(end.pid for pair in pairs for end in pair)
     lines: dict[int, list[str]] = {}
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         near, far = sorted(pair, key=lambda end: -uses[end.pid])
+        index = _FIRST_INDEX + 2 * number
         lines.setdefault(near.pid, []).append(
-            f"link add name {near.interface} address {near.mac} mtu {MTU_BYTES} type veth"
-            f" peer name {far.interface} address {far.mac} mtu {MTU_BYTES} netns {far.pid}"
+            f"link add name {near.interface} index {index} address {near.mac} mtu {MTU_BYTES} type veth"
+            f" peer name {far.interface} index {index + 1} address {far.mac} mtu {MTU_BYTES} netns {far.pid}"
         )
-    run_inside([(pid, lambda batch=batch: run_batch(["ip"], batch)) for pid, batch in lines.items()])
+    run_inside([(pid, functools.partial(run_batch, ["ip"], batch)) for pid, batch in lines.items()])
 
 
 def shape(devices: list[str], *, shaping: Shaping, where: str) -> dict[str, ShapingReading]:
@@ -108,24 +114,23 @@ def shape(devices: list[str], *, shaping: Shaping, where: str) -> dict[str, Shap
     return readings
 
 
-def steer(pid: int, devices: Iterable[tuple[str, str]], *, mask: int) -> None:
-    """Let every receive queue of `devices` (name, MAC) steer each flow to one CPU of `mask`, and read that back.
+def steer(pid: int, device: str, *, mac: str, mask: int) -> None:
+    """Let every receive queue of a device steer each flow to one CPU of `mask`, and read that back.
 
     A veth hands frames to the CPU of whoever sends; when the sender moves to another CPU, its frames overtake one
-    another, and TCP takes that for loss. Raises FabricError.
+    another, and TCP takes that for loss. The `mac` shows that the device is the one that is meant. Raises FabricError.
     """
-    for device, mac in devices:
-        folder = device_folder(pid, device)
-        try:
-            if (folder / "address").read_text().strip() != mac:
-                raise FabricError(f"The /sys of process {pid} is not of its own namespace: its {device} is not ours.")
-            queues = sorted((folder / "queues").glob("rx-*/rps_cpus"))
-            for queue in queues:
-                _set_mask(queue, mask)
-        except OSError as error:
-            raise FabricError(f"Cannot set receive packet steering at {folder}: {error.strerror}.") from error
-        if not queues:
-            raise FabricError(f"{folder} has no receive queue to steer: this kernel lacks CONFIG_RPS.")
+    folder = device_folder(pid, device)
+    try:
+        if (folder / "address").read_text().strip() != mac:
+            raise FabricError(f"The /sys of process {pid} is not of its own namespace: its {device} is not ours.")
+        queues = sorted((folder / "queues").glob("rx-*/rps_cpus"))
+        for queue in queues:
+            _set_mask(queue, mask)
+    except OSError as error:
+        raise FabricError(f"Cannot set receive packet steering at {folder}: {error.strerror}.") from error
+    if not queues:
+        raise FabricError(f"{folder} has no receive queue to steer: this kernel lacks CONFIG_RPS.")
 
 
 def _set_mask(queue: Path, mask: int) -> None:

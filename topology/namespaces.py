@@ -32,10 +32,14 @@ def _enter(pid: int) -> None:
     try:
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise FabricError(f"The process {pid} that held a namespace of the fabric is gone ({error.strerror}).") from error
+        raise FabricError(
+            f"The process {pid} that held a namespace of the fabric is gone ({error.strerror})."
+        ) from error
     try:
         if _libc.setns(namespace, _CLONE_NEWNET) != 0:
-            raise FabricError(f"Cannot enter the network namespace of process {pid}: {os.strerror(ctypes.get_errno())}.")
+            raise FabricError(
+                f"Cannot enter the network namespace of process {pid}: {os.strerror(ctypes.get_errno())}."
+            )
     finally:
         os.close(namespace)
 
@@ -93,7 +97,9 @@ def json_documents(text: str) -> list[Any]:
         try:
             document, position = decoder.raw_decode(text, position)
         except ValueError as error:
-            raise FabricError(f"A command should have printed JSON, but printed {text[position:position + 80]!r}.") from error
+            raise FabricError(
+                f"A command should have printed JSON, but printed {text[position : position + 80]!r}."
+            ) from error
         documents.append(document)
     return documents
 

@@ -62,7 +62,7 @@ def parse_stat(text: str) -> Stat:
 
 
 def read_process(pid: int, *, prefix: str, proc: Path = PROC) -> Process | None:
-    """The process `pid` with those variables of its environment that start with `prefix`; None if it is gone or ending."""
+    """The process `pid` with those variables of its environment that start with `prefix`; None if it is gone."""
     folder = proc / str(pid)
     try:
         stat = parse_stat((folder / "stat").read_text(errors="replace"))
@@ -90,9 +90,9 @@ def read_process(pid: int, *, prefix: str, proc: Path = PROC) -> Process | None:
 
 def marked_processes(prefix: str, *, proc: Path = PROC) -> Iterator[Process]:
     """Every process but the caller whose environment has a variable that starts with `prefix`."""
-    for entry in os.listdir(proc):
-        if entry.isdecimal() and int(entry) != os.getpid():
-            process = read_process(int(entry), prefix=prefix, proc=proc)
+    for pid in _pids(proc):
+        if pid != os.getpid():
+            process = read_process(pid, prefix=prefix, proc=proc)
             if process is not None and process.marks:
                 yield process
 
@@ -152,11 +152,14 @@ def users_of(namespaces: Iterable[str], *, proc: Path = PROC) -> list[int]:
     """The pids of the processes in any of these network namespaces (given as "net:[4026531840]")."""
     wanted = set(namespaces)
     pids = []
-    for entry in os.listdir(proc):
-        if entry.isdecimal():
-            try:
-                if str((proc / entry / "ns" / "net").readlink()) in wanted:
-                    pids.append(int(entry))
-            except OSError:
-                continue
+    for pid in _pids(proc):
+        try:
+            if str((proc / str(pid) / "ns" / "net").readlink()) in wanted:
+                pids.append(pid)
+        except OSError:
+            continue
     return pids
+
+
+def _pids(proc: Path) -> list[int]:
+    return [int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()]

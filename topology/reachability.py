@@ -25,7 +25,7 @@ def checksum(data: bytes) -> int:
     """The Internet checksum of RFC 1071."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -42,6 +42,9 @@ def answered_sequence(packet: bytes, identifier: int) -> int | None:
     header = (packet[0] & 0x0F) * 4 if packet else 0
     if len(packet) < header + _ECHO.size:
         return None
+    kind: int
+    answered: int
+    sequence: int
     kind, _, _, answered, sequence = _ECHO.unpack_from(packet, header)
     return sequence if kind == _ECHO_REPLY and answered == identifier else None
 
@@ -68,7 +71,11 @@ def _icmp_socket() -> socket.socket:
 
 
 def _exchange(
-    sockets: Mapping[str, socket.socket], addresses: Mapping[str, str], pairs: Sequence[tuple[str, str]], *, timeout_s: float
+    sockets: Mapping[str, socket.socket],
+    addresses: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    timeout_s: float,
 ) -> float:
     identifier = os.getpid() & 0xFFFF
     missing = dict(enumerate(pairs))

@@ -21,7 +21,16 @@ from types import TracebackType
 from typing import Any
 
 from unnoticed.errors import MachineError
-from unnoticed.topology.processes import PROC, Process, ancestors, end_processes, marked_processes, read_process, start_ticks, users_of
+from unnoticed.topology.processes import (
+    PROC,
+    Process,
+    ancestors,
+    end_processes,
+    marked_processes,
+    read_process,
+    start_ticks,
+    users_of,
+)
 
 REGISTRY = Path("/run/unnoticed")
 MARK = "UNNOTICED_"
@@ -141,7 +150,9 @@ class Run:
         self.begin()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.end()
 
 

@@ -30,8 +30,9 @@ class Roles:
 
     def check(self, hosts: list[str]) -> None:
         """Raise PlanError, with a sentence per mistake, unless every role is played by a host of its own."""
+        known = ", ".join(sorted(hosts, key=_natural))
         problems = [
-            f"The topology has no host {name!r} to be the {role}; its hosts are {', '.join(sorted(hosts, key=_natural))}."
+            f"The topology has no host {name!r} to be the {role}; its hosts are {known}."
             for role, name in (("source", self.source), ("destination", self.destination), ("control", self.control))
             if name is not None and name not in hosts
         ]

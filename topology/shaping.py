@@ -51,10 +51,10 @@ class Shaping:
     def lines(self, device: str) -> list[str]:
         """Lines for `tc -batch` that put this on the egress of `device`."""
         rate, burst = f"{self.rate_bit_per_s}bit", f"{self.burst_bytes}b"
+        rates = f"rate {rate} ceil {rate} burst {burst} cburst {burst} quantum {QUANTUM_BYTES}"
         return [
             f"qdisc add dev {device} root handle 1: htb default 1",
-            f"class add dev {device} parent 1: classid 1:1 htb rate {rate} ceil {rate}"
-            f" burst {burst} cburst {burst} quantum {QUANTUM_BYTES}",
+            f"class add dev {device} parent 1: classid 1:1 htb {rates}",
             f"qdisc add dev {device} parent 1:1 handle 10: bfifo limit {self.limit_bytes}b",
         ]
 
