@@ -1,0 +1,129 @@
+"""The switch: a Linux bridge in a network namespace of its own. Also the bridge inside a host, and its gate.
+
+The states of a bridge port (IFLA_BRPORT_STATE) are in include/uapi/linux/if_bridge.h.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unnoticed.errors import FabricError
+from unnoticed.topology.namespaces import device_folder, json_documents, run_batch, run_inside, set_sysctl
+from unnoticed.topology.quietly import Switch
+
+BRIDGE = "br0"  # the bridge's name in every switch and host; each has a namespace of its own
+GUEST_PORT = "guest"  # the port of a host's bridge that leads to the guest
+DISABLED = 0
+FORWARDING = 3
+_CARRIER_TIMEOUT_S = 10.0
+_POLL_S = 0.001
+
+
+def bridge_lines(*, mac: str, ports: Sequence[str]) -> list[str]:
+    """Lines for `ip -batch` that make the bridge over `ports` and bring all of it up.
+
+    No spanning tree and no delay: a port forwards as soon as it has a carrier. No multicast snooping: with nobody to
+    query, it would only make the fate of a frame depend on its age. A fixed MAC: else it follows the ports'.
+    """
+    return [
+        f"link add name {BRIDGE} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        *(f"link set dev {port} master {BRIDGE}" for port in ports),
+        *(f"link set dev {port} up" for port in ports),
+        f"link set dev {BRIDGE} up",
+    ]
+
+
+def prepare_bridging() -> None:
+    """Keep the packet filter's hands off bridged frames, in the namespace of the calling thread.
+
+    The sysctls are there only where br_netfilter is loaded.
+    """
+    for family in ("arptables", "iptables", "ip6tables"):
+        set_sysctl(f"net/bridge/bridge-nf-call-{family}", "0", optional=True)
+
+
+def check_bridge(links: Sequence[dict[str, Any]], *, where: str, ports: Sequence[str]) -> None:
+    """Raise FabricError unless `links` (of `ip -d -j link show`) has the bridge as `bridge_lines` makes it."""
+    by_name = {link["ifname"]: link for link in links}
+    data = by_name.get(BRIDGE, {}).get("linkinfo", {}).get("info_data", {})
+    asked = {"stp_state": 0, "forward_delay": 0, "mcast_snooping": 0}
+    problems = [
+        f"{key} is {data.get(key)} instead of {value}" for key, value in asked.items() if data.get(key) != value
+    ]
+    problems += [f"{key} is 1" for key in data if key.startswith("nf_call_") and data[key]]
+    problems += [f"{port} is not its port" for port in ports if by_name.get(port, {}).get("master") != BRIDGE]
+    if problems:
+        raise FabricError(f"The bridge of {where} is not what was asked for: {'; '.join(problems)}.")
+
+
+def port_state(pid: int, port: str) -> int:
+    """The state of a bridge port in the namespace of `pid`: 0 disabled, 3 forwarding. Raises FabricError."""
+    file = device_folder(pid, port) / "brport" / "state"
+    try:
+        return int(file.read_text())
+    except OSError as error:
+        raise FabricError(
+            f"Cannot read the state of the bridge port {port} of process {pid}: {error.strerror}."
+        ) from error
+
+
+def wait_until(condition: Callable[[], bool], *, what: str) -> None:
+    """Poll `condition` until it holds. Raises FabricError saying that `what` did not happen."""
+    deadline = time.monotonic() + _CARRIER_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise FabricError(f"{what} within {_CARRIER_TIMEOUT_S:g} s.")
+        time.sleep(_POLL_S)
+
+
+def set_gate(state: int, *, where: str) -> None:
+    """Set the guest port of the calling thread's namespace to `state` and read it back. Raises FabricError.
+
+    Only after the port has its carrier, and only by RTM_SETLINK of the bridge family (as `bridge` sends it): whatever
+    ends in a NETDEV_CHANGE of the port, the carrier's arrival as well as `ip link set ... type bridge_slave state 0`,
+    makes the kernel enable a disabled port again (net/bridge/br_if.c, br_port_carrier_check).
+    """
+    output = run_batch(
+        ["bridge", "-d", "-j"], [f"link set dev {GUEST_PORT} state {state}", f"link show dev {GUEST_PORT}"]
+    )
+    now = json_documents(output)[-1][0]["state"]
+    expected = {DISABLED: "disabled", FORWARDING: "forwarding"}[state]
+    if now != expected:
+        raise FabricError(f"The gate of {where} was set to {expected}, but is {now}.")
+
+
+class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
+    """A Mininet switch that is a Linux bridge in a namespace of its own.
+
+    So nothing of it is in the root namespace, and it goes away with its shell, however that ends.
+    """
+
+    controlIntf = None  # noqa: N815  # read by Switch.defaultIntf; Mininet sets it only outside namespaces
+
+    def __init__(self, name: str, **params: Any) -> None:
+        params["inNamespace"] = True  # Mininet.addSwitch passes False
+        if not params.get("dpid"):
+            params["dpid"] = f"{zlib.crc32(name.encode()):x}"  # unused here, but Switch derives it from digits in names
+        self.bridge_mac = str(params.pop("bridge_mac", "02:77:01:ff:ff:ff"))
+        super().__init__(name, **params)
+
+    @classmethod
+    def setup(cls) -> None:
+        """Nothing: the fabric has checked for mnexec, and Mininet's own check exits the process."""
+
+    def set_up(self) -> None:
+        """Make the bridge; to be called inside the namespace. Raises FabricError."""
+        ports = self.intfNames()
+        prepare_bridging()
+        output = run_batch(["ip", "-d", "-j"], [*bridge_lines(mac=self.bridge_mac, ports=ports), "link show"])
+        check_bridge(json_documents(output)[-1], where=self.name, ports=ports)
+
+    def start(self, _controllers: Sequence[Any]) -> None:
+        """Make the bridge, as Mininet's own start expects of a switch."""
+        run_inside([(self.pid, self.set_up)])
+
+    def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803  # Mininet's signature
+        """Nothing: the namespace takes its devices with it."""

@@ -1,0 +1,182 @@
+"""Building a fabric: namespaces, veth pairs, bridges, addresses, rates and gates, in that order, each read back."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+from unnoticed.errors import FabricError
+from unnoticed.topology.addresses import PREFIX_LENGTH
+from unnoticed.topology.bridge import (
+    BRIDGE,
+    DISABLED,
+    FORWARDING,
+    bridge_lines,
+    check_bridge,
+    port_state,
+    prepare_bridging,
+    set_gate,
+    wait_until,
+)
+from unnoticed.topology.link import End, make_veths, shape, steer
+from unnoticed.topology.namespaces import device_folder, json_documents, run_batch, run_inside, set_sysctl
+from unnoticed.topology.network import Network
+from unnoticed.topology.quietly import Topo
+from unnoticed.topology.shapes import Roles, make_topo
+from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
+
+
+class Building:
+    """One fabric while it is built, and what it then consists of.
+
+    `links` has, for each link of the network, its two ends with what was read back of their shaping.
+    """
+
+    def __init__(self, spec: FabricSpec, *, topo: Topo | None, roles: Roles | None) -> None:
+        self.topo = topo or make_topo(spec.shape, clients=spec.clients)
+        self.network = Network(self.topo, roles or Roles())
+        self.places: dict[str, Place] = {}
+        self.switches: dict[str, SwitchPlace] = {}
+        self.host_bridges: dict[str, SwitchPlace] = {}
+        self.links: list[dict[str, Any]] = []
+        self.rps_mask = sum(1 << cpu for cpu in os.sched_getaffinity(0))
+        self._spec = spec
+
+    def build(self, marks: Mapping[str, str]) -> None:
+        """Build it all; the node shells carry `marks` in their environment. Raises FabricError."""
+        network = self.network
+        with _marked_environment(marks):
+            network.buildFromTopo(self.topo)
+            network.add_guests()
+        run_inside([(node.pid, _silence) for node in (*network.switches, *network.hosts)])
+        make_veths(link.ends for link in network.links)
+        self._name_places()
+        run_inside([(switch.pid, switch.set_up) for switch in network.switches])
+        run_inside([(host.pid, functools.partial(self._set_up_host, host.name)) for host in network.hosts])
+        self._shape()
+        for end in self._ends():
+            steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
+        network.configHosts()  # nothing for ours; hosts of a user's own class have something to do here
+        wait_until(self._is_up, what="The links of the fabric did not come up")
+        gates = {network.roles.source: FORWARDING, network.roles.destination: DISABLED}
+        run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Who must reach whom: hosts, guest and control each other; clients all of these, but not one another."""
+        network = self.network
+        guests = list(network.bridged.values())
+        servers = [guests[0], *(name for name in network.places if name not in (*network.clients, *guests))]
+        pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
+        return pairs + [(client, server) for client in network.clients for server in servers]
+
+    def _ends(self) -> Iterator[End]:
+        for link in self.network.links:
+            yield from link.ends
+
+    def _is_up(self) -> bool:
+        bridges = (*self.switches.values(), *self.host_bridges.values())
+        return all(
+            (device_folder(end.pid, end.interface) / "operstate").read_text().strip() == "up" for end in self._ends()
+        ) and all(port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports)
+
+    def _name_places(self) -> None:
+        network = self.network
+        for name, address in network.places.items():
+            interface = BRIDGE if name in network.bridged else network[name].intfNames()[0]
+            self.places[name] = Place(
+                name=name, pid=network[name].pid, interface=interface, mac=address.mac, ipv4=address.ipv4
+            )
+        ports: dict[str, dict[str, str]] = {}
+        for one, other in (link.ends for link in network.links):
+            ports.setdefault(one.node, {})[one.interface] = other.node
+            ports.setdefault(other.node, {})[other.interface] = one.node
+
+        def bridge(name: str) -> SwitchPlace:
+            mapping = MappingProxyType(dict(sorted(ports.get(name, {}).items())))
+            return SwitchPlace(name=name, pid=network[name].pid, bridge=BRIDGE, ports=mapping)
+
+        self.switches = {switch.name: bridge(switch.name) for switch in network.switches}
+        self.host_bridges = {name: bridge(name) for name in network.bridged}
+
+    def _set_up_host(self, name: str) -> None:
+        """Bring a host's interfaces up and give it its address; inside its namespace."""
+        place, interfaces = self.places[name], self.network[name].intfNames()
+        lines = ["link set dev lo up"]
+        if name in self.host_bridges:
+            prepare_bridging()
+            lines += bridge_lines(mac=place.mac, ports=interfaces)
+        else:
+            lines += [f"link set dev {interface} up" for interface in interfaces]
+        lines.append(f"address add {place.ipv4}/{PREFIX_LENGTH} broadcast + dev {place.interface}")
+        guests = set(self.network.bridged.values())
+        if name in guests and self._spec.guest_neighbours == "static":
+            lines += [
+                f"neighbour add {other.ipv4} lladdr {other.mac} nud permanent dev {place.interface}"
+                for other in self.places.values()
+                if other.name not in guests
+            ]
+        links = json_documents(run_batch(["ip", "-d", "-j"], [*lines, "address show"]))[-1]
+        if name in self.host_bridges:
+            check_bridge(links, where=name, ports=interfaces)
+        found = [
+            (link["address"], address["local"], address["prefixlen"])
+            for link in links
+            if link["ifname"] == place.interface
+            for address in link["addr_info"]
+        ]
+        if found != [(place.mac, place.ipv4, PREFIX_LENGTH)]:
+            raise FabricError(f"{name} should have {place.mac} and {place.ipv4}/{PREFIX_LENGTH}, but has {found}.")
+
+    def _shape(self) -> None:
+        """Put the asked rate on both ends of every link of the topology; the guest's own links have none."""
+        guests, shaping = set(self.network.bridged.values()), self._spec.shaping
+        shaped = [link.ends for link in self.network.links if not guests & {end.node for end in link.ends}]
+        devices: dict[tuple[str, int], list[str]] = {}
+        for end in (end for ends in shaped for end in ends):
+            devices.setdefault((end.node, end.pid), []).append(end.interface)
+        read: dict[tuple[str, str], dict[str, int]] = {}
+        if shaping is not None:
+            jobs = [
+                (pid, functools.partial(shape, names, shaping=shaping, where=node))
+                for (node, pid), names in devices.items()
+            ]
+            for (node, _), readings in zip(devices, run_inside(jobs), strict=True):
+                read |= {(node, device): asdict(reading) for device, reading in readings.items()}
+        self.links = [
+            {
+                "asked": asdict(shaping) if shaping is not None and link.ends in shaped else None,
+                "ends": [{**asdict(end), "read": read.get((end.node, end.interface))} for end in link.ends],
+            }
+            for link in self.network.links
+        ]
+
+
+def _silence() -> None:
+    """No IPv6 on what is to come, so that no kernel sends what nobody asked for (MLD reports, router solicitations)."""
+    for which in ("all", "default"):
+        set_sysctl(f"net/ipv6/conf/{which}/disable_ipv6", "1", optional=True)
+
+
+_environment_lock = threading.Lock()
+
+
+@contextmanager
+def _marked_environment(marks: Mapping[str, str]) -> Iterator[None]:
+    """Mark the environment while Mininet starts its shells, which inherit it."""
+    with _environment_lock:
+        before = {name: os.environ.get(name) for name in marks}
+        os.environ.update(marks)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

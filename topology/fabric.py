@@ -1,0 +1,194 @@
+"""The fabric: a network of namespaces that is up, checked, and gone without a trace when it is stopped."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from unnoticed.errors import FabricError, MachineError
+from unnoticed.topology.processes import end_processes, marked_processes
+from unnoticed.topology.reachability import check_reachability
+from unnoticed.topology.runs import FABRIC_MARK, RUN_MARK, RUNNER_MARK, Runner, new_id
+from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
+
+if TYPE_CHECKING:  # both import Mininet, which is done only when a fabric starts
+    from unnoticed.topology.building import Building
+    from unnoticed.topology.shapes import Roles
+
+_MNEXEC_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 10.0
+
+__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_machine"]
+
+
+@functools.cache
+def check_machine() -> None:
+    """Raise MachineError unless fabrics can be made here.
+
+    A mnexec that fails would make Mininet wait for its node's shell for ever, so it is tried first.
+    """
+    if os.geteuid() != 0:
+        raise MachineError("Making network namespaces needs root: run it again as root.")
+    for command, package in (("mnexec", "mininet"), ("ip", "iproute2"), ("tc", "iproute2"), ("bridge", "iproute2")):
+        if shutil.which(command) is None:
+            raise MachineError(f"There is no {command} on this machine: install Debian's package {package}.")
+    try:
+        done = subprocess.run(
+            ["mnexec", "-n", "true"], capture_output=True, text=True, timeout=_MNEXEC_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MachineError(f"mnexec did not make a namespace within {_MNEXEC_TIMEOUT_S:g} s.") from error
+    if done.returncode != 0:
+        said = " ".join((done.stdout + done.stderr).split())
+        raise MachineError(
+            f"mnexec cannot make a network namespace here ({said}): a container needs to be privileged for it."
+        )
+
+
+class Fabric:
+    """A network of one shape, from `start` to `stop`; a context manager.
+
+    Every process in it carries the run's id (`runs`), so that `clean` can remove what is left if this process is
+    killed. `topo` and `roles` replace the stock shape by any Mininet topology with two hosts named.
+    """
+
+    def __init__(self, spec: FabricSpec, *, run_id: str, topo: Any = None, roles: Roles | None = None) -> None:
+        self.spec = spec
+        self.run_id = run_id
+        self.id = new_id()
+        self.start_s = 0.0  # how long it took to start
+        self._topo, self._roles = topo, roles
+        self._building: Building | None = None
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Every place by name: hosts, guests, control, clients. Empty when the fabric is not up."""
+        return MappingProxyType(self._building.places if self._building else {})
+
+    @property
+    def switches(self) -> Mapping[str, SwitchPlace]:
+        """The switches of the topology by name."""
+        return MappingProxyType(self._building.switches if self._building else {})
+
+    @property
+    def host_bridges(self) -> Mapping[str, SwitchPlace]:
+        """The bridges inside the two hosts, by the host's name."""
+        return MappingProxyType(self._building.host_bridges if self._building else {})
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The names of the clients, in natural order."""
+        return tuple(self._building.network.clients) if self._building else ()
+
+    @property
+    def network(self) -> Any:
+        """The Mininet object, for its command line; None when the fabric is not up."""
+        return self._building.network if self._building else None
+
+    def start(self) -> None:
+        """Build the network, check it, and see that everybody reaches everybody.
+
+        Raises MachineError, FabricError or PlanError; whatever it raises, nothing is left.
+        """
+        if self._building is not None:
+            raise FabricError("The fabric is up already.")
+        check_machine()
+        began = time.monotonic()
+        from unnoticed.topology.building import Building
+
+        try:
+            self._building = Building(self.spec, topo=self._topo, roles=self._roles)
+            self._building.build(self._marks())
+            self.check_reachability()
+        except BaseException:
+            self.stop()
+            raise
+        self.start_s = time.monotonic() - began
+
+    def stop(self) -> None:
+        """End every process of the fabric; its namespaces go with them. May be repeated.
+
+        Raises FabricError if a process does not end.
+        """
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        while processes := [each for each in marked_processes(FABRIC_MARK) if each.marks[FABRIC_MARK] == self.id]:
+            if time.monotonic() > deadline:
+                names = ", ".join(f"{each.name} ({each.pid})" for each in processes)
+                raise FabricError(f"Processes of the fabric do not end: {names}.")
+            end_processes(processes)
+        if self._building is not None:
+            self._building.network.cleanup_nodes()
+            self._building = None
+
+    def __enter__(self) -> Fabric:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def popen(self, place: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start `argv` in the namespaces of a place or switch, with subprocess.Popen's options; no shell is involved.
+
+        The process is `argv` itself (mnexec replaces itself by it), and carries the run's marks even if `env` is given.
+        """
+        given = options.pop("env", None)
+        environment = {**(os.environ if given is None else given), **self._marks()}
+        return subprocess.Popen(["mnexec", "-a", str(self._pid(place)), *argv], env=environment, **options)
+
+    def gate(self, host: str) -> int:
+        """The state of the gate at source or destination: 3 forwarding, 0 disabled."""
+        from unnoticed.topology.bridge import GUEST_PORT, port_state
+
+        return port_state(self._pid(host), GUEST_PORT)
+
+    def check_reachability(self) -> float:
+        """See that hosts, guest, control and clients reach one another; takes seconds. Raises FabricError.
+
+        The guest is expected at the source. It also fills neighbour tables and the tables of the switches.
+        """
+        if self._building is None:
+            raise FabricError("The fabric is not up.")
+        return check_reachability(
+            {name: place.pid for name, place in self.places.items()},
+            {name: place.ipv4 for name, place in self.places.items()},
+            self._building.pairs(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked for and what was read back, for a trial's records; it holds only what JSON can."""
+
+        def bridges(named: Mapping[str, SwitchPlace]) -> dict[str, Any]:
+            return {name: {**vars(each), "ports": dict(each.ports)} for name, each in named.items()}
+
+        return {
+            "run": self.run_id,
+            "fabric": self.id,
+            "asked": asdict(self.spec),
+            "start_s": self.start_s,
+            "rps_cpus": f"{self._building.rps_mask:x}" if self._building else "",
+            "places": {name: asdict(place) for name, place in self.places.items()},
+            "switches": bridges(self.switches),
+            "host_bridges": bridges(self.host_bridges),
+            "gates": {name: self.gate(name) for name in self.host_bridges},
+            "links": self._building.links if self._building else [],
+        }
+
+    def _pid(self, name: str) -> int:
+        place = self.places.get(name) or self.switches.get(name)
+        if place is None:
+            known = ", ".join((*self.places, *self.switches))
+            raise FabricError(f"The fabric has no place {name!r}; it has {known or 'none, because it is not up'}.")
+        return place.pid
+
+    def _marks(self) -> dict[str, str]:
+        return {RUN_MARK: self.run_id, RUNNER_MARK: str(Runner.this()), FABRIC_MARK: self.id}

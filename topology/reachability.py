@@ -1,0 +1,99 @@
+"""Whether every place that talks to another can: ICMP echoes between all of them at once, from this one process.
+
+It also fills what a network that has been running for a while has filled: the neighbour tables of the places and the
+tables of the switches.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+
+from unnoticed.errors import FabricError
+from unnoticed.topology.namespaces import run_inside
+
+_ECHO = struct.Struct(">BBHHH")  # type, code, checksum, identifier, sequence (RFC 792)
+_ECHO_REQUEST, _ECHO_REPLY = 8, 0
+_REPEAT_S = 0.25
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum of RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def echo_request(identifier: int, sequence: int) -> bytes:
+    """An ICMP echo request without payload."""
+    unsummed = _ECHO.pack(_ECHO_REQUEST, 0, 0, identifier, sequence)
+    return _ECHO.pack(_ECHO_REQUEST, 0, checksum(unsummed), identifier, sequence)
+
+
+def answered_sequence(packet: bytes, identifier: int) -> int | None:
+    """The sequence number that an IPv4 packet answers, or None if it is no answer to `identifier`."""
+    header = (packet[0] & 0x0F) * 4 if packet else 0
+    if len(packet) < header + _ECHO.size:
+        return None
+    kind: int
+    answered: int
+    sequence: int
+    kind, _, _, answered, sequence = _ECHO.unpack_from(packet, header)
+    return sequence if kind == _ECHO_REPLY and answered == identifier else None
+
+
+def check_reachability(
+    pids: Mapping[str, int], addresses: Mapping[str, str], pairs: Sequence[tuple[str, str]], *, timeout_s: float = 5.0
+) -> float:
+    """Send an echo over each pair (from, to) and wait for all answers. Returns how long that took, in seconds.
+
+    `pids` and `addresses` (IPv4) are by name of place. Raises FabricError naming the pairs without an answer.
+    """
+    senders = sorted({sender for sender, _ in pairs})
+    opened = run_inside([(pids[sender], _icmp_socket) for sender in senders])
+    sockets = dict(zip(senders, opened, strict=True))
+    try:
+        return _exchange(sockets, addresses, pairs, timeout_s=timeout_s)
+    finally:
+        for each in opened:
+            each.close()
+
+
+def _icmp_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+
+
+def _exchange(
+    sockets: Mapping[str, socket.socket],
+    addresses: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    timeout_s: float,
+) -> float:
+    identifier = os.getpid() & 0xFFFF
+    missing = dict(enumerate(pairs))
+    poll = select.poll()
+    for each in sockets.values():
+        poll.register(each, select.POLLIN)
+    by_descriptor = {each.fileno(): each for each in sockets.values()}
+    start = time.monotonic()
+    while missing and time.monotonic() < start + timeout_s:
+        for sequence, (sender, receiver) in missing.items():
+            sockets[sender].sendto(echo_request(identifier, sequence), (addresses[receiver], 0))
+        repeat_at = time.monotonic() + _REPEAT_S
+        while missing and (left := repeat_at - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(left * 1000):
+                answered = answered_sequence(by_descriptor[descriptor].recv(2048), identifier)
+                if answered is not None:
+                    missing.pop(answered, None)
+    if missing:
+        silent = ", ".join(f"{receiver} from {sender}" for sender, receiver in missing.values())
+        raise FabricError(f"The fabric is up, but within {timeout_s:g} s nothing reached {silent}.")
+    return time.monotonic() - start
