@@ -5,7 +5,7 @@ when the load began, whatever became of the earlier ones. Latency is best measur
 transfer: a client then has two processes, told apart by `records_name` and `connection_base`.
 
 Started by "start", it runs until "stop". Then it asks for nothing more, waits until every answer is in, every byte is
-acknowledged and the guest has closed (GRACE_S at most; what is missing then is marked), reads the kernel's counters
+acknowledged and the guest has closed (`grace_s` at most; what is missing then is marked), reads the kernel's counters
 of each connection, writes its records, and answers "done" with a summary.
 """
 
@@ -29,7 +29,6 @@ from unnoticed.probes.schedule import Schedule
 from unnoticed.probes.timerfd import PeriodicTimer
 from unnoticed.workload import PATTERN_CHUNK, pattern
 
-GRACE_S = 3.0
 CONNECTS_IN_FLIGHT_MAX = 512
 REOPEN_AFTER_NS = 100_000_000  # a dead request connection is replaced after this
 LEAD_NS = 20_000_000  # from the first SYN to the first request
@@ -119,7 +118,7 @@ class Client:
             self._tick(self._connect_schedule, self._on_connect_time)
 
     def _stop(self) -> None:
-        self._stop_deadline_ns = now_ns() + int(GRACE_S * 1e9)
+        self._stop_deadline_ns = now_ns() + int(self._settings.grace_s * 1e9)
         for timer in self._timers:
             self._remove(timer.fileno())
             timer.close()

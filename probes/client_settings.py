@@ -42,6 +42,7 @@ class ClientSettings:
     client: name, as in the event log. guest, port: where the guest serves. events: path of the shared event log.
     records: folder. records_name: base of the file name (`<records_name>.requests.npz`); the client's name if not
     given. connection_base: connections are numbered from this + 1 on; it must keep the processes of a trial apart.
+    grace_s: how long to wait for answers and ends after the stop.
     realtime: run under SCHED_FIFO (below the prober), so that latency is the network's and the guest's.
     """
 
@@ -53,6 +54,7 @@ class ClientSettings:
     records_name: str
     congestion_control: str = "cubic"
     connection_base: int = 0
+    grace_s: float = 3.0
     realtime: bool = False
     request_response: RequestSettings | None = None
     download: BulkSettings | None = None

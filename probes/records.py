@@ -198,7 +198,7 @@ def _read_arrays(path: Path, dtypes: dict[str, str]) -> dict[str, Any]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise RecordError(f"{path} cannot be read as a record of requests or probes: {error}.") from error

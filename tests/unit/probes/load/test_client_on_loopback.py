@@ -135,7 +135,7 @@ def test_a_refused_connection_is_an_event_each_time(guest, client, tmp_path):
 
 
 def test_attempts_without_an_answer_pile_up_to_the_limit_and_are_marked_when_given_up(guest, client, tmp_path):
-    done = client(guest(silent=True), connect={"rate_hz": 2000}).run(0.5)
+    done = client(guest(silent=True), connect={"rate_hz": 2000}, grace_s=0.2).run(0.5)
     sockets = events_of(tmp_path, "socket")
     assert len(sockets) == done["unfinished"] == done["connections"] == 512
     assert done["unsent"] == done["requests"] - 512 > 0
