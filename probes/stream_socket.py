@@ -1,0 +1,70 @@
+"""The load's TCP sockets: options of include/uapi/asm-generic/socket.h and linux/tcp.h that Python does not name."""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import os
+import socket
+from dataclasses import asdict
+from typing import Any
+
+from unnoticed.tcpinfo import read_tcp_info
+
+_SO_MAX_PACING_RATE = 47  # bytes of payload per second; TCP paces by itself, without the fq qdisc
+_TCP_NOTSENT_LOWAT = 25
+_SIOCOUTQ = 0x5411  # include/uapi/linux/sockios.h: TIOCOUTQ
+
+# At most this much waits unsent in the kernel: it keeps the end of a slow upload short (the default is megabytes).
+_UNSENT_MAX_BYTES = 1 << 19
+
+
+def open_stream(
+    address: tuple[str, int],
+    *,
+    congestion_control: str,
+    pacing_byte_per_s: int | None = None,
+    receive_buffer_bytes: int | None = None,
+) -> socket.socket:
+    """A non-blocking socket that is connecting to `address`.
+
+    The congestion control is chosen per socket, because a network namespace's own default cannot be set everywhere.
+    Raises OSError where the connection fails at once (it is refused or has no route) or an option is refused.
+    """
+    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion_control.encode())
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_MAX_BYTES)
+        if pacing_byte_per_s is not None:
+            stream.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pacing_byte_per_s.to_bytes(8, "little"))
+        if receive_buffer_bytes is not None:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        failure = stream.connect_ex(address)
+        if failure not in (0, errno.EINPROGRESS):
+            raise OSError(failure, os.strerror(failure))
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def unacknowledged_bytes(stream: socket.socket) -> int:
+    """What was written and is not acknowledged by the other end yet, with 1 for the end of the stream (SIOCOUTQ)."""
+    answer = array.array("i", [0])
+    fcntl.ioctl(stream.fileno(), _SIOCOUTQ, answer)
+    return answer[0]
+
+
+def reading(stream: socket.socket, *, local: tuple[str, int], remote: tuple[str, int]) -> dict[str, Any]:
+    """The keys of unnoticed.tcpinfo.socket_reading, of a connection that may have ended already.
+
+    The kernel's counters outlive the connection, the name of its other end does not (getpeername: ENOTCONN), so both
+    names are given. Read after both ends have closed, the counters hold the repeats of the FIN too.
+    """
+    return {
+        "local": f"{local[0]}:{local[1]}",
+        "remote": f"{remote[0]}:{remote[1]}",
+        **asdict(read_tcp_info(stream)),
+    }
