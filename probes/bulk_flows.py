@@ -6,7 +6,7 @@ where comparing memoryviews goes byte by byte.
 
 from __future__ import annotations
 
-from unnoticed.probes.flows import Buffer, Flow, difference
+from unnoticed.probes.client_flows import Buffer, Flow, difference
 from unnoticed.workload import HELLO, PATTERN_CHUNK, RECEIPT, Kind, pattern
 
 _SAMPLE_BYTES = 32  # of random pattern: enough to say where in the stream they belong

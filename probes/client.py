@@ -22,7 +22,7 @@ from unnoticed.events import EventLog
 from unnoticed.probes.bulk_flows import DownloadFlow, UploadFlow
 from unnoticed.probes.client_settings import BulkSettings, ClientSettings
 from unnoticed.probes.connection import Connection
-from unnoticed.probes.flows import ConnectFlow, Flow, RequestFlow
+from unnoticed.probes.client_flows import ConnectFlow, Flow, RequestFlow
 from unnoticed.probes.realtime import PRIORITY, become_realtime
 from unnoticed.probes.records import RequestLog
 from unnoticed.probes.schedule import Schedule

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from unnoticed.clock import now_ns
-from unnoticed.probes.flows import Flow
+from unnoticed.probes.client_flows import Flow
 from unnoticed.probes.stream_socket import open_stream, reading, unacknowledged_bytes
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unnoticed.probes.bulk_flows import DownloadFlow, UploadFlow
-from unnoticed.probes.flows import difference
+from unnoticed.probes.client_flows import difference
 from unnoticed.workload import HELLO, PATTERN_CHUNK, RECEIPT, pattern
 
 CONNECTION = (9 << 32) + 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.probes.flows import ConnectFlow, RequestFlow
+from unnoticed.probes.client_flows import ConnectFlow, RequestFlow
 from unnoticed.probes.records import RequestLog
 from unnoticed.workload import ANSWER, HELLO, MAGIC, REQUEST, Kind, mix
 
