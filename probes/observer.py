@@ -1,0 +1,159 @@
+"""The observer: one child process that captures at all points of a trial and listens to all of its switches.
+
+Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": [{"name", "pid", "toward"}],
+"guest_mac", "events", "snap", "slots"}. `pid` is any process in the point's network namespace; `toward`
+(optional) maps a port's name to the place it leads to; `snap` and `slots` are optional.
+
+It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, and replies
+{"reply": "done", "captures": {name: {...}}, "problems": [sentence, ...]}: an incomplete capture is a problem.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unnoticed.control import Control, ParentGoneError
+from unnoticed.errors import RecordError
+from unnoticed.events import EventLog
+from unnoticed.probes.capture import DEFAULT_SLOTS, DEFAULT_SNAP, Capture
+from unnoticed.probes.namespace import inside_network_of
+from unnoticed.probes.relearn import RelearnListener
+
+DRAIN_INTERVAL_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointSettings:
+    """Where to capture, and to which file."""
+
+    name: str
+    pid: int
+    interface: str
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchSettings:
+    """Which switch to listen to."""
+
+    name: str
+    pid: int
+    toward: dict[str, str]
+
+
+class Observer:
+    """All captures and listeners of a trial."""
+
+    def __init__(
+        self,
+        *,
+        points: list[PointSettings],
+        switches: list[SwitchSettings],
+        guest_mac: str,
+        events: EventLog,
+        snap: int = DEFAULT_SNAP,
+        slots: int = DEFAULT_SLOTS,
+    ) -> None:
+        self._events = events
+        self._problems: list[str] = []
+        self._captures: list[Capture] = []
+        self._listeners: list[tuple[RelearnListener, SwitchSettings]] = []
+        for switch in switches:
+            with inside_network_of(switch.pid):
+                self._listeners.append((RelearnListener(switch.name, mac=guest_mac), switch))
+        for point in points:
+            with inside_network_of(point.pid):
+                capture = Capture(
+                    point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots
+                )
+            self._captures.append(capture)
+
+    def run(self, control: Control) -> None:
+        """Work until `stop`; raises ParentGoneError when the parent is gone."""
+        poll = select.epoll()
+        poll.register(control.fileno(), select.EPOLLIN)
+        listeners = {listener.fileno(): (listener, switch) for listener, switch in self._listeners}
+        for fd in listeners:
+            poll.register(fd, select.EPOLLIN)
+        control.reply("ready")
+        next_drain = time.monotonic()
+        while True:
+            for fd, _ in poll.poll(max(0.0, next_drain - time.monotonic())):
+                if fd in listeners:
+                    self._report_relearned(*listeners[fd])
+                elif any(command.get("command") == "stop" for command in control.receive()):
+                    poll.close()
+                    control.reply("done", **self.stop())
+                    return
+            now = time.monotonic()
+            if now >= next_drain:
+                for capture in self._captures:
+                    capture.drain()
+                next_drain = now + DRAIN_INTERVAL_S
+
+    def _report_relearned(self, listener: RelearnListener, switch: SwitchSettings) -> None:
+        try:
+            relearned = listener.receive()
+        except RecordError as error:
+            self._problems.append(str(error))
+            return
+        for one in relearned:
+            fields = asdict(one)
+            self._events.write("relearned", **fields, toward=switch.toward.get(one.port))
+
+    def stop(self) -> dict[str, Any]:
+        """Finish all records; returns what the parent is told."""
+        counts: dict[str, Any] = {}
+        for capture in self._captures:
+            capture.refuse()
+        for capture in self._captures:
+            try:
+                count = capture.stop()
+            except RecordError as error:
+                self._problems.append(str(error))
+                continue
+            fields = {**asdict(count), "file": str(capture.file)}
+            self._events.write("capture", point=capture.name, **fields)
+            counts[capture.name] = fields
+            if count.drops:
+                self._problems.append(
+                    f"Capture {capture.name} lost {count.drops} of {count.packets} packets: its ring was full; "
+                    f"give it more slots or quiet the machine."
+                )
+        for listener, switch in self._listeners:
+            self._report_relearned(listener, switch)
+            listener.close()
+        return {"captures": counts, "problems": self._problems}
+
+
+def main() -> None:
+    """Entry of the child process."""
+    settings = json.loads(sys.argv[1])
+    control = Control()
+    events = EventLog(Path(settings["events"]), who="observer")
+    observer = Observer(
+        points=[PointSettings(**point) for point in settings["points"]],
+        switches=[
+            SwitchSettings(name=switch["name"], pid=switch["pid"], toward=switch.get("toward") or {})
+            for switch in settings["switches"]
+        ],
+        guest_mac=settings["guest_mac"],
+        events=events,
+        snap=settings.get("snap", DEFAULT_SNAP),
+        slots=settings.get("slots", DEFAULT_SLOTS),
+    )
+    try:
+        observer.run(control)
+    except ParentGoneError:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
