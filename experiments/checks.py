@@ -39,7 +39,7 @@ def _working_set_fits(settings: Settings) -> Conflict | None:
     return Conflict(
         paths=(("guest", "working_set"), ("guest", "memory")),
         sentence=f'"{written(guest.working_set_bytes, SIZE)}" does not fit: of guest.memory = '
-        f'"{written(guest.memory_bytes, SIZE)}" the guest needs {written(GUEST_OVERHEAD_BYTES, SIZE)} itself, so {most}.',
+        f'"{written(guest.memory_bytes, SIZE)}" {written(GUEST_OVERHEAD_BYTES, SIZE)} are the guest\'s own, so {most}.',
     )
 
 

@@ -96,7 +96,7 @@ class RequestLoad(Section):
 
 
 class BulkLoad(Section):
-    """A bulk download or upload of one client: as fast as TCP goes, or at a rate for all its connections together."""
+    """A bulk download or upload of one client: as fast as TCP goes, or at a rate (payload) of each connection."""
 
     connections: int = Field(default=1, ge=0, le=1000)
     rate_bit_per_s: BitRate | None = Field(alias="rate", default=None, gt=0)
