@@ -1,0 +1,114 @@
+"""What a plan's fields must be to one another, beyond what each must be alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from unnoticed.experiments.document import Document, Keys
+from unnoticed.experiments.problems import one_of
+from unnoticed.experiments.quantities import BYTE_RATE, SIZE, written
+from unnoticed.experiments.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, Settings
+
+MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """Two or more fields that do not go together. `paths`: the one to change first; the others take part."""
+
+    paths: tuple[Keys, ...]
+    sentence: str
+
+
+def conflicts(settings: Settings) -> Iterator[Conflict]:
+    """What does not go together in one setting of the grid."""
+    for check in _CHECKS:
+        found = check(settings)
+        if found is not None:
+            yield found
+
+
+def _working_set_fits(settings: Settings) -> Conflict | None:
+    guest = settings.guest
+    room = guest.memory_bytes - GUEST_OVERHEAD_BYTES
+    if guest.working_set_bytes <= room:
+        return None
+    most = f'at most "{written(room, SIZE)}" is left for it' if room > 0 else "nothing is left for it"
+    return Conflict(
+        paths=(("guest", "working_set"), ("guest", "memory")),
+        sentence=f'"{written(guest.working_set_bytes, SIZE)}" does not fit: of guest.memory = '
+        f'"{written(guest.memory_bytes, SIZE)}" {written(GUEST_OVERHEAD_BYTES, SIZE)} are the guest\'s own, so {most}.',
+    )
+
+
+def _dirtier_has_pages(settings: Settings) -> Conflict | None:
+    guest = settings.guest
+    if guest.working_set_bytes or not guest.dirty_rate_bytes_per_s:
+        return None
+    return Conflict(
+        paths=(("guest", "dirty_rate"), ("guest", "working_set")),
+        sentence=f'"{written(guest.dirty_rate_bytes_per_s, BYTE_RATE)}" cannot be written to a working set of "0 B"; '
+        'give guest.working_set a size, or set the rate to "0 B/s".',
+    )
+
+
+def _guest_has_slots(settings: Settings) -> Conflict | None:
+    clients = settings.clients
+    if clients.connections <= MOST_CONNECTIONS:
+        return None
+    return Conflict(
+        paths=(
+            ("clients", "count"),
+            *((("clients", load, "connections")) for load in ("request_response", "download", "upload")),
+        ),
+        sentence=f"{clients.count} clients with {clients.connections // clients.count} connections each make "
+        f"{clients.connections}; the guest holds at most {MOST_CONNECTIONS}.",
+    )
+
+
+_CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (_working_set_fits, _dirtier_has_pages, _guest_has_slots)
+
+
+def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
+    """Policies and parameters of policies that could never take effect, as (number of the case or None, conflict).
+
+    A parameter that is only inherited is no mistake: a case may change the mode and leave the plan's policy standing.
+    """
+    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _migration(base))]
+    tables += [(number, _migration(case)) for number, case in enumerate(cases)]
+    inherited = tables[0][1]
+    policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or ["tcp-timeout"]
+    for number, table in tables:
+        modes = _listed([table.get("mode", inherited.get("mode", "pre-copy"))])
+        for key in ("policy", "rounds", "threshold", "max_rounds"):
+            if key not in table:
+                continue
+            path = ("migration", key)
+            if modes == ["stop-and-copy"]:
+                sentence = 'stop-and-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".'
+                yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
+            elif isinstance(table[key], list) and "stop-and-copy" in modes:
+                sentence = (
+                    "a list here would repeat stop-and-copy, which has no policy, for each of its values; "
+                    "make a [[case]] of stop-and-copy instead."
+                )
+                yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
+            elif key != "policy":
+                own = _listed([table["policy"]]) if "policy" in table and number is not None else policies
+                taking = [policy for policy, parameters in POLICY_PARAMETERS.items() if key in parameters]
+                if not set(own) & set(taking) and all(policy in POLICY_PARAMETERS for policy in own):
+                    sentence = f"the policy {one_of(own)} takes no such parameter; it belongs to {one_of(taking)}."
+                    yield number, Conflict(paths=(path, ("migration", "policy")), sentence=sentence)
+
+
+def _migration(document: Document) -> dict[str, Any]:
+    table = document.get("migration", {})
+    return table if isinstance(table, dict) else {}
+
+
+def _listed(values: list[Any]) -> list[str]:
+    """The words among the values, with lists taken apart, each once."""
+    flat = [inner for value in values for inner in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(value for value in flat if isinstance(value, str)))

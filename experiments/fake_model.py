@@ -1,0 +1,133 @@
+"""The model behind the fake bench: what a migration takes, computed from the settings by known formulas.
+
+It is no simulation of Linux; it is a source of records whose truth is known, so that plans, runs, analysis and reports
+can be tested without a network. All times in nanoseconds on one clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from unnoticed.experiments.settings import PAGE_BYTES, Settings
+
+MS, S = 10**6, 10**9
+RTO_NS = 204 * MS
+DELAY_NS = MS // 10  # one way between a client and the guest
+LINK_SHARE = 0.94  # of a link's rate that page bytes get
+_PATIENCE = 5
+_NATURAL_NS = 8 * MS  # the fixed cost of a cutover
+_SHARES = (("freeze", 0.05), ("dump", 0.25), ("send-rest", 0.2), ("restore", 0.3), ("announce", 0.1), ("resume", 0.1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeRound:
+    """One round: what it sent, and what was dirty at its end."""
+
+    start_ns: int
+    end_ns: int
+    sent_bytes: int
+    dirty_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What happened in a fake trial. The cuts are when frames to the guest are lost: of UDP, and of TCP."""
+
+    start_ns: int
+    end_ns: int
+    outcome: str
+    reason: str
+    rounds: tuple[FakeRound, ...]
+    paused_ns: int | None
+    resumed_ns: int | None
+    probe_cut: tuple[int, int] | None
+    tcp_cut: tuple[int, int] | None
+    trial_start_ns: int
+    trial_end_ns: int
+
+    @property
+    def blackout_ns(self) -> int | None:
+        return None if self.paused_ns is None or self.resumed_ns is None else self.resumed_ns - self.paused_ns
+
+    def document(self) -> dict[str, Any]:
+        """For the truth's own file."""
+        return {**asdict(self), "blackout_ns": self.blackout_ns}
+
+    def steps(self) -> Iterator[tuple[str, str, int, int]]:
+        """The cutover's steps: name, place, start and end."""
+        if self.paused_ns is None or self.blackout_ns is None:
+            return
+        at = self.paused_ns
+        for name, share in _SHARES:
+            end = at + round(self.blackout_ns * share)
+            if name == _SHARES[-1][0]:
+                end = self.paused_ns + self.blackout_ns
+            yield name, "a" if name in ("freeze", "dump", "send-rest") else "b", at, end
+            at = end
+
+
+def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: int, cool_down_ns: int) -> Truth:
+    """Compute one migration. The same seed gives the same one."""
+    luck = random.Random(seed)
+    guest, migration = settings.guest, settings.migration
+    link_bit_per_s = min(settings.fabric.link.rate_bit_per_s, migration.rate_limit_bit_per_s or 1 << 62)
+    rate = link_bit_per_s / 8 * LINK_SHARE  # bytes per second
+    start = trial_start_ns + warm_up_ns
+    at, rest = start, guest.memory_bytes
+    rounds: list[FakeRound] = []
+    outcome, reason = "completed", ""
+    while migration.policy is not None:
+        duration = round(rest / rate * S * luck.uniform(1.0, 1.03))
+        dirty = min(guest.working_set_bytes, int(guest.dirty_rate_bytes_per_s * duration / S))
+        dirty -= dirty % PAGE_BYTES
+        rounds.append(FakeRound(start_ns=at, end_ns=at + duration, sent_bytes=rest, dirty_bytes=dirty))
+        at, rest = at + duration, dirty
+        fits_ns = _NATURAL_NS + rest / rate * S
+        if migration.policy == "tcp-timeout" and fits_ns > RTO_NS:
+            if len(rounds) >= (migration.max_rounds or 30) or _is_stuck(rounds):
+                outcome, reason = "gave-up", "the rest does not fit under the smallest TCP timeout"
+                break
+        elif migration.policy == "tcp-timeout" or _is_enough(settings, rounds, rest):
+            break
+    if outcome == "gave-up":
+        paused = resumed = None
+        probe_cut = tcp_cut = None
+        end = at
+    else:
+        paused = at
+        resumed = paused + round(_NATURAL_NS * luck.uniform(0.8, 1.6) + rest / rate * S)
+        end = resumed + 2 * MS
+        taught = MS // 2 if migration.announce == "garp" else None
+        probe_cut = (paused, resumed + (taught or 1500 * MS))
+        tcp_cut = (paused, resumed + (taught or 200 * MS))
+    last = max(end, probe_cut[1] if probe_cut else 0)
+    return Truth(
+        start_ns=start,
+        end_ns=end,
+        outcome=outcome,
+        reason=reason,
+        rounds=tuple(rounds),
+        paused_ns=paused,
+        resumed_ns=resumed,
+        probe_cut=probe_cut,
+        tcp_cut=tcp_cut,
+        trial_start_ns=trial_start_ns,
+        trial_end_ns=last + cool_down_ns,
+    )
+
+
+def _is_enough(settings: Settings, rounds: list[FakeRound], rest: int) -> bool:
+    migration = settings.migration
+    if migration.policy == "fixed-rounds":
+        return len(rounds) >= (migration.rounds or 1)
+    return rest <= (migration.threshold_bytes or 0) or len(rounds) >= (migration.max_rounds or 1)
+
+
+def _is_stuck(rounds: list[FakeRound]) -> bool:
+    if len(rounds) <= _PATIENCE:
+        return False
+    before = min(entry.dirty_bytes for entry in rounds[:-_PATIENCE])
+    return min(entry.dirty_bytes for entry in rounds[-_PATIENCE:]) > before * 0.95

@@ -1,0 +1,155 @@
+"""The grid of a plan, its cases times its factors: each point is one setting; and the trials in their order."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from unnoticed.experiments.document import Document, Keys, leaves, merged, put
+from unnoticed.experiments.quantities import written
+from unnoticed.experiments.settings import Settings, dimension_of, fit_policy
+
+Expected = Literal["completed", "gave-up"]
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A named variant of the plan. `overrides` holds what it changes, shaped like a plan."""
+
+    name: str
+    expected: Expected
+    overrides: Document
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One point of the grid. `factors`: what differs between points, by its dotted name, as the plan writes it."""
+
+    case: str
+    expected: Expected
+    factors: Mapping[str, Scalar]
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One migration under one setting. `number` counts from 1 in order of performance, `repeat` from 0."""
+
+    id: str
+    number: int
+    repeat: int
+    case: str
+    expected: Expected
+    factors: Mapping[str, Scalar]
+    settings: Settings
+
+
+def factor_names(base: Document, cases: Iterable[Case]) -> tuple[str, ...]:
+    """The dotted names of all that differs between settings: lists, and what a case changes; in the order written."""
+    names = [".".join(path) for path, value in leaves(base) if isinstance(value, list)]
+    names += [".".join(path) for case in cases for path, _ in leaves(case.overrides)]
+    return tuple(dict.fromkeys(names))
+
+
+def size_of_grid(base: Document, cases: Sequence[Case]) -> int:
+    """How many settings the grid has, without making them."""
+    total = 0
+    for case in cases:
+        points = 1
+        for _, value in leaves(merged(base, case.overrides)):
+            points *= len(value) if isinstance(value, list) else 1
+        total += points
+    return total
+
+
+def points(document: Document) -> Iterator[Document]:
+    """Every combination of one element from each list of the document, the last list varying fastest."""
+    factors = [(path, value) for path, value in leaves(document) if isinstance(value, list)]
+    for values in itertools.product(*(value for _, value in factors)):
+        point = merged(document, {})
+        for (path, _), value in zip(factors, values, strict=True):
+            put(point, path, value)
+        yield point
+
+
+def settings_of(base: Document, cases: Sequence[Case]) -> tuple[Setting, ...]:
+    """All settings of the grid. The document must be valid."""
+    names = factor_names(base, cases)
+    result = []
+    for case in cases:
+        for point in points(merged(base, case.overrides)):
+            settings = Settings.model_validate(point)
+            settings = settings.model_copy(update={"migration": fit_policy(settings.migration)})
+            factors = {name: _as_written(point, settings, tuple(name.split("."))) for name in names}
+            result.append(Setting(case=case.name, expected=case.expected, factors=factors, settings=settings))
+    return tuple(result)
+
+
+def ordered(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Trial]:
+    """The trials: one block per repeat, each a random order of all settings, given by the seed alone.
+
+    Blocks spread a drift of the machine evenly over the settings, and raising `repeats` only appends trials.
+    """
+    trials: list[Trial] = []
+    for repeat in range(repeats):
+        order = sorted(range(len(settings)), key=lambda index: _draw(seed, repeat, index))
+        for index in order:
+            setting = settings[index]
+            number = len(trials) + 1
+            trials.append(
+                Trial(
+                    id=f"{number:04d}-{_short(setting)}",
+                    number=number,
+                    repeat=repeat,
+                    case=setting.case,
+                    expected=setting.expected,
+                    factors=setting.factors,
+                    settings=setting.settings,
+                )
+            )
+    return trials
+
+
+def _draw(seed: int, repeat: int, index: int) -> bytes:
+    # A hash, not random.shuffle: the same order on every version of Python.
+    return hashlib.sha256(f"{seed}/{repeat}/{index}".encode()).digest()
+
+
+def _short(setting: Setting) -> str:
+    words = setting.case or "-".join(str(value) for value in setting.factors.values()) or "trial"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower())[:32].strip("-") or "trial"
+
+
+def _as_written(point: Document, settings: Settings, path: Keys) -> Scalar:
+    """The value as the plan writes it; where it does not, the default as it would."""
+    if path[0] == "migration" and _effective(settings, path)[1] is None:
+        return None  # a policy's parameter that this setting's policy does not take, or the policy of stop-and-copy
+    value: Any = point
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is not None:
+        return value if isinstance(value, str | int | float | bool) else str(value)
+    name, effective = _effective(settings, path)
+    dimension = dimension_of(name)
+    if dimension is not None and isinstance(effective, int):
+        return written(effective, dimension)
+    return effective if isinstance(effective, str | int | float | bool) else None
+
+
+def _effective(settings: BaseModel, path: Keys) -> tuple[str, Any]:
+    """The field's name and value in the settings, by the plan's path."""
+    value: Any = settings
+    name = ""
+    for key in path:
+        if value is None:
+            return name, None
+        name = next(field for field, info in type(value).model_fields.items() if key in (field, info.alias))
+        value = getattr(value, name)
+    return name, value

@@ -1,0 +1,201 @@
+"""The settings of one trial: what a plan's sections mean once each value is one value, in integers of base units.
+
+Field names carry the unit; their aliases are the names that a plan uses. The same models check a plan and describe a
+trial, so that the two cannot drift apart. Checks that concern several fields are in `unnoticed.experiments.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from unnoticed.experiments.quantities import (
+    BIT_RATE,
+    BYTE_RATE,
+    DURATION,
+    FREQUENCY,
+    SIZE,
+    Dimension,
+    QuantityError,
+    parse,
+)
+
+PAGE_BYTES = 4096
+GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
+_MS, _S, _MIB, _GBIT = 10**6, 10**9, 1 << 20, 10**9
+
+
+def _reader(dimension: Dimension) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        try:
+            return parse(value, dimension)
+        except QuantityError as error:
+            # A curly brace in the user's text must not be taken for a template's.
+            raise PydanticCustomError("quantity", "{sentence}", {"sentence": str(error)}) from error
+
+    return read
+
+
+DurationNs = Annotated[int, BeforeValidator(_reader(DURATION))]
+BitRate = Annotated[int, BeforeValidator(_reader(BIT_RATE))]
+SizeBytes = Annotated[int, BeforeValidator(_reader(SIZE))]
+ByteRate = Annotated[int, BeforeValidator(_reader(BYTE_RATE))]
+Frequency = Annotated[int, BeforeValidator(_reader(FREQUENCY))]
+
+
+class Section(BaseModel):
+    """One table of a plan: strict, frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class LinkSettings(Section):
+    """Every link of the fabric, in each direction."""
+
+    rate_bit_per_s: BitRate = Field(alias="rate", default=_GBIT, gt=0)
+    queue_ns: DurationNs = Field(alias="queue", default=10 * _MS, gt=0)  # how long a full queue takes to drain
+
+
+class FabricSettings(Section):
+    """The emulated network."""
+
+    shape: Literal["single", "tree"] = "tree"
+    link: LinkSettings = LinkSettings()
+
+
+class GuestSettings(Section):
+    """What is migrated."""
+
+    backend: Literal["pages"] = "pages"
+    memory_bytes: SizeBytes = Field(alias="memory", default=256 * _MIB, gt=0, multiple_of=PAGE_BYTES)
+    working_set_bytes: SizeBytes = Field(alias="working_set", default=48 * _MIB, multiple_of=PAGE_BYTES)
+    dirty_rate_bytes_per_s: ByteRate = Field(alias="dirty_rate", default=20 * _MIB)
+    pattern: Literal["uniform", "sequential", "hot-and-cold"] = "uniform"
+
+    @property
+    def memory_pages(self) -> int:
+        return self.memory_bytes // PAGE_BYTES
+
+    @property
+    def working_set_pages(self) -> int:
+        return self.working_set_bytes // PAGE_BYTES
+
+    @property
+    def dirty_pages_per_s(self) -> float:
+        return self.dirty_rate_bytes_per_s / PAGE_BYTES
+
+
+class RequestLoad(Section):
+    """Requests of one client, spread over its connections."""
+
+    connections: int = Field(default=10, ge=0, le=10_000)
+    rate_hz: Frequency = Field(alias="rate", default=1000, gt=0)
+
+
+class BulkLoad(Section):
+    """A bulk download or upload of one client: as fast as TCP goes, or at a rate (payload) of each connection."""
+
+    connections: int = Field(default=1, ge=0, le=1000)
+    rate_bit_per_s: BitRate | None = Field(alias="rate", default=None, gt=0)
+
+
+class ConnectLoad(Section):
+    """New connections of one client."""
+
+    rate_hz: Frequency = Field(alias="rate", default=20, gt=0)
+
+
+class ClientsSettings(Section):
+    """The clients, all alike."""
+
+    count: int = Field(default=2, ge=1, le=250)
+    congestion_control: str = Field(default="cubic", pattern=r"^[a-z0-9_]{1,15}$")
+    request_response: RequestLoad | None = None
+    download: BulkLoad | None = None
+    upload: BulkLoad | None = None
+    connect: ConnectLoad | None = None
+
+    @property
+    def connections(self) -> int:
+        """Lasting TCP connections to the guest, over all clients."""
+        loads = (self.request_response, self.download, self.upload)
+        return self.count * sum(load.connections for load in loads if load is not None)
+
+
+Policy = Literal["fixed-rounds", "threshold", "tcp-timeout"]
+
+
+class MigrationSettings(Section):
+    """How the guest moves. `policy` is None for stop-and-copy, which has no rounds to decide about."""
+
+    mode: Literal["stop-and-copy", "pre-copy"] = "pre-copy"
+    policy: Policy | None = "tcp-timeout"
+    rounds: int | None = Field(default=None, ge=1, le=1000)
+    threshold_bytes: SizeBytes | None = Field(alias="threshold", default=None, gt=0)
+    max_rounds: int | None = Field(default=None, ge=1, le=1000)
+    announce: Literal["garp", "none"] = "garp"
+    gap: Literal["drop"] = "drop"
+    rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
+    verify: bool = False
+
+    @property
+    def policy_parameters(self) -> dict[str, int]:
+        """What the policy is made with: `rounds`, `threshold_bytes`, `max_rounds`, those that it takes."""
+        given = {"rounds": self.rounds, "threshold_bytes": self.threshold_bytes, "max_rounds": self.max_rounds}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class PhasesSettings(Section):
+    """How long load runs before the migration, and after it."""
+
+    warm_up_ns: DurationNs = Field(alias="warm_up", default=2 * _S, gt=0)
+    cool_down_ns: DurationNs = Field(alias="cool_down", default=2 * _S, gt=0)
+
+
+class Settings(Section):
+    """Everything a bench needs to know to perform one trial."""
+
+    fabric: FabricSettings = FabricSettings()
+    guest: GuestSettings = GuestSettings()
+    clients: ClientsSettings = ClientsSettings()
+    migration: MigrationSettings = MigrationSettings()
+    phases: PhasesSettings = PhasesSettings()
+
+
+POLICY_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "fixed-rounds": ("rounds",),
+    "threshold": ("threshold", "max_rounds"),
+    "tcp-timeout": ("max_rounds",),
+}
+_PARAMETER_FIELDS = ("rounds", "threshold_bytes", "max_rounds")
+POLICY_DEFAULTS: dict[str, dict[str, int]] = {
+    "fixed-rounds": {"rounds": 5},
+    "threshold": {"threshold_bytes": 256 << 10, "max_rounds": 30},
+    "tcp-timeout": {"max_rounds": 30},
+}
+
+
+def fit_policy(migration: MigrationSettings) -> MigrationSettings:
+    """Fill in the parameters that the policy takes, and drop those of other policies (of all, for stop-and-copy)."""
+    policy = None if migration.mode == "stop-and-copy" else migration.policy
+    taken = {} if policy is None else POLICY_DEFAULTS[policy]
+    given = migration.policy_parameters
+    fitted = {name: given.get(name, taken[name]) if name in taken else None for name in _PARAMETER_FIELDS}
+    return migration.model_copy(update={"policy": policy, **fitted})
+
+
+_SUFFIXES = (
+    ("_ns", DURATION),
+    ("_bit_per_s", BIT_RATE),
+    ("_bytes_per_s", BYTE_RATE),
+    ("_bytes", SIZE),
+    ("_hz", FREQUENCY),
+)
+
+
+def dimension_of(name: str) -> Dimension | None:
+    """What a field or a column measures, by the unit in its name; None for a plain number or word."""
+    return next((dimension for suffix, dimension in _SUFFIXES if name.endswith(suffix)), None)
