@@ -1,0 +1,367 @@
+"""The tables that a run leaves, as data: each column's name, type, unit and meaning.
+
+Every table has `trial_id`. All times are CLOCK_MONOTONIC in integer nanoseconds. A missing number is pandas NA, never
+0: dtypes are the nullable ones. The trials table also holds one column for each factor of the plan, named as in the
+plan (`guest.dirty_rate`): a column with a dot in its name is a factor.
+
+Versions:
+1  first version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import pandas as pd
+
+from unnoticed.errors import RecordError
+
+SCHEMA_VERSION = 1
+
+Dtype = Literal["string", "Int64", "Float64", "boolean"]
+
+OUTCOMES = ("completed", "gave-up", "failed")
+PHASES = ("rounds", "cutover", "after", "other")
+SENDERS = ("client", "guest")
+TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the waterfall follow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column. `required` columns hold no NA; `values`, where given, are all that may occur."""
+
+    name: str
+    dtype: Dtype
+    unit: str = ""
+    label: str = ""
+    meaning: str = ""
+    required: bool = False
+    values: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What people call it: the label, or the name without its unit."""
+        return self.label or self.name.removesuffix("_ns").replace("_", " ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table: what a row is, and the columns in their order."""
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    open_ended: bool = False  # columns with a dot in their name (factors) may be added
+
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+
+def _text(
+    name: str, meaning: str = "", *, label: str = "", values: tuple[str, ...] = (), required: bool = False
+) -> Column:
+    return Column(name=name, dtype="string", label=label, meaning=meaning, values=values, required=required)
+
+
+def _key(name: str, meaning: str = "", *, values: tuple[str, ...] = ()) -> Column:
+    return _text(name, meaning, values=values, required=True)
+
+
+def _time(name: str, meaning: str = "", *, label: str = "", required: bool = False) -> Column:
+    return Column(name=name, dtype="Int64", unit="ns", label=label, meaning=meaning, required=required)
+
+
+def _count(name: str, meaning: str = "", *, label: str = "", required: bool = False) -> Column:
+    return Column(name=name, dtype="Int64", unit="count", label=label, meaning=meaning, required=required)
+
+
+def _size(name: str, meaning: str = "", *, label: str = "") -> Column:
+    return Column(name=name, dtype="Int64", unit="bytes", label=label, meaning=meaning)
+
+
+def _number(name: str, unit: str, meaning: str = "", *, label: str = "") -> Column:
+    return Column(name=name, dtype="Float64", unit=unit, label=label, meaning=meaning)
+
+
+def _flag(name: str, meaning: str = "", *, label: str = "") -> Column:
+    return Column(name=name, dtype="boolean", unit="yes/no", label=label, meaning=meaning)
+
+
+TRIAL_ID = _key("trial_id", "the trial, as its folder is named")
+
+TRIALS = Table(
+    name="trials",
+    row="one trial: one migration under one setting",
+    open_ended=True,
+    columns=(
+        TRIAL_ID,
+        _count("repeat", "which repeat of its setting, from 0", required=True),
+        _text("case", "the case of the plan; empty where the plan has none", required=True),
+        _text("expected", "the outcome that the plan expects", values=("completed", "gave-up"), required=True),
+        _text("outcome", "how the migration ended", values=OUTCOMES, required=True),
+        _text("reason", "why it gave up or failed"),
+        _time("blackout_ns", "the guest ran nowhere: pause to resume, by the agents' clock", label="blackout"),
+        _time(
+            "total_ns", "from the order to migrate until the guest ran at the destination", label="total migration time"
+        ),
+        _count("rounds", "pre-copy rounds sent, the last one included", label="number of rounds"),
+        _size("bytes_sent", "bytes of pages and state sent from host to host", label="bytes sent"),
+        _time("rto_min_ns", "smallest retransmission timeout of the live connections", label="smallest TCP timeout"),
+        _flag(
+            "rounds_shrink",
+            "every round after round 0 sent fewer pages than the one before",
+            label="rounds that shrink",
+        ),
+        _time("perceived_ns", "worst client's outage, time-stamp estimator", label="perceived downtime"),
+        _time("perceived_low_ns", "lower bound of perceived_ns", label="perceived downtime (lower bound)"),
+        _time("perceived_high_ns", "upper bound of perceived_ns", label="perceived downtime (upper bound)"),
+        _count("retransmits", "segments sent again, all flows, both directions", label="retransmitted segments"),
+        _count("client_retransmits", "segments that clients sent again", label="segments retransmitted by clients"),
+        _count("guest_retransmits", "segments that the guest sent again", label="segments retransmitted by the guest"),
+        _count(
+            "worst_flow_retransmits",
+            "most segments sent again by one flow",
+            label="retransmitted segments of the worst flow",
+        ),
+        _count(
+            "cutover_retransmits",
+            "segments sent again from the pause until 1.5 s after the resume",
+            label="segments retransmitted because of the cutover",
+        ),
+        _count(
+            "worst_flow_cutover_retransmits",
+            "the most of them by one flow",
+            label="segments the worst flow retransmitted because of the cutover",
+        ),
+        _count("resets", "connections that were reset", label="connections reset"),
+        _time(
+            "host_stall_ns",
+            "longest stall of this machine seen by the control probe",
+            label="stall of the machine itself",
+        ),
+        _flag("integrity", "no byte of any flow, and no page of RAM, was lost, repeated or changed", label="integrity"),
+        _flag("captures_complete", "every capture holds every frame", label="complete captures"),
+        _flag(
+            "kernel_agrees",
+            "retransmissions equal the kernel's own count for every flow",
+            label="agreement with the kernel",
+        ),
+        _time("start_ns", "the migration was ordered"),
+        _time("paused_ns", "the guest was paused at the source"),
+        _time("resumed_ns", "the guest ran at the destination"),
+        _time("end_ns", "the migration was over"),
+        _flag("disturbed", "the machine itself stalled during the cutover", label="disturbed trials"),
+        _text("notes", "whatever else the analysis has to say"),
+    ),
+)
+
+TABLES: tuple[Table, ...] = (
+    TRIALS,
+    Table(
+        name="rounds",
+        row="one round of pre-copy",
+        columns=(
+            TRIAL_ID,
+            _text("migration", "the migration within the trial"),
+            _count("round", "from 0, which sends all of RAM", required=True),
+            _time("start_ns"),
+            _time("duration_ns"),
+            _count("pages", "pages sent"),
+            _size("bytes", "bytes sent"),
+            _count("dirty_pages", "found dirty at its end"),
+            _number("dirty_pages_per_s", "1/s", "pages the guest dirtied per second meanwhile"),
+            _number("bit_per_s", "bit/s", "rate at which the round was sent"),
+        ),
+    ),
+    Table(
+        name="steps",
+        row="one step of a cutover",
+        columns=(
+            TRIAL_ID,
+            _text("migration", "the migration within the trial"),
+            _key("step", "its name"),
+            _text("place", "a or b: the host that took it", required=True),
+            _time("start_ns", required=True),
+            _time("end_ns", required=True),
+        ),
+    ),
+    Table(
+        name="flows",
+        row="one direction of one TCP connection",
+        columns=(
+            TRIAL_ID,
+            _key("client"),
+            _key("workload", "request, download, upload or connect"),
+            _count("connection", "its number at that client"),
+            _key("sender", "who sends in this direction", values=SENDERS),
+            _key("local", "address:port of the sender"),
+            _key("remote", "address:port of the receiver"),
+            _count("segments", "data segments sent, retransmissions included"),
+            _count("retransmits", "segments sent again, counted in the capture at the sender"),
+            _count("rto", "of them: by the retransmission timer"),
+            _count("fast", "of them: fast retransmissions"),
+            _count("tlp", "of them: tail-loss probes"),
+            _count("spurious", "of them: needless, as the receiver's DSACK says"),
+            _count("kernel_retransmits", "the kernel's own count for the same flow (TCP_INFO)"),
+            _time("stall_ns", "longest time without a delivered byte while bytes were due"),
+            _size("bytes", "payload delivered"),
+            _count("wrong_bytes", "bytes that were not what stands at their position"),
+            _flag("integrity", "none lost, repeated or changed"),
+            _text("detail"),
+        ),
+    ),
+    Table(
+        name="retransmits",
+        row="one retransmitted segment",
+        columns=(
+            TRIAL_ID,
+            _key("flow", "local>remote of its flow"),
+            _key("sender", values=SENDERS),
+            _time("time_ns", required=True),
+            _count("sequence", "TCP sequence number"),
+            _size("length", "payload"),
+            _count("segments", "how many segments of one MSS it holds"),
+            _text("type", "rto, fast, tlp or spurious"),
+            _key("phase", values=PHASES),
+        ),
+    ),
+    Table(
+        name="outages",
+        row="one client and one estimator",
+        columns=(
+            TRIAL_ID,
+            _key("client"),
+            _key("estimator"),
+            _time("outage_ns"),
+            _time("low_ns", "lower bound"),
+            _time("high_ns", "upper bound"),
+            _time("start_ns"),
+            _time("end_ns"),
+        ),
+    ),
+    Table(
+        name="requests",
+        row="one request",
+        columns=(
+            TRIAL_ID,
+            _key("client"),
+            _key("workload", "request or connect"),
+            _count("connection"),
+            _count("sequence"),
+            _time("intended_ns", "when it was due", required=True),
+            _time("sent_ns"),
+            _time("answered_ns", "NA: never"),
+            _flag("right", "the answer was the right one"),
+        ),
+    ),
+    Table(
+        name="relearned",
+        row="one switch that learned the guest's new port",
+        columns=(TRIAL_ID, _key("switch"), _text("port"), _time("time_ns", required=True), _text("cause")),
+    ),
+    Table(
+        name="waterfall",
+        row="one part of one client's perceived downtime; the parts are contiguous",
+        columns=(
+            TRIAL_ID,
+            _key("client"),
+            _count("order", "from 0", required=True),
+            _key("part"),
+            _time("start_ns", required=True),
+            _time("end_ns", required=True),
+        ),
+    ),
+    Table(
+        name="timeline",
+        row="one bin of one series",
+        columns=(
+            TRIAL_ID,
+            _key("client", "the client, or `migration`"),
+            _key("series", "bit_per_s, latency_ns, ..."),
+            _time("time_ns", "start of the bin", required=True),
+            _number("value", ""),
+        ),
+    ),
+    Table(
+        name="captures",
+        row="one capture",
+        columns=(
+            TRIAL_ID,
+            _key("point", "where it was taken"),
+            _count("frames", "in the file"),
+            _count("packets", "that the kernel counted"),
+            _count("drops", "that the kernel could not deliver"),
+            _flag("complete", "frames = packets - drops, and no drops"),
+        ),
+    ),
+)
+
+BY_NAME = {table.name: table for table in TABLES}
+
+
+def empty(name: str) -> pd.DataFrame:
+    """An empty frame of the named table, with the right columns and dtypes."""
+    return pd.DataFrame({column.name: pd.Series([], dtype=column.dtype) for column in BY_NAME[name].columns})
+
+
+def factors(trials: pd.DataFrame) -> list[str]:
+    """The columns of a trials table that are factors of the plan, in their order."""
+    return [str(name) for name in trials.columns if "." in str(name)]
+
+
+def validate(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with the table's dtypes and its order of columns.
+
+    Raises RecordError with one sentence for each thing that is wrong: a missing or unknown column, a value of another
+    kind, NA where a value must be, a word that the column does not know.
+    """
+    table = BY_NAME[name]
+    known = {column.name for column in table.columns}
+    problems = [f"column {column.name} is missing" for column in table.columns if column.name not in frame.columns]
+    extra = [str(column) for column in frame.columns if column not in known]
+    added = [column for column in extra if table.open_ended and "." in column]
+    problems += [f"column {column} is not known" for column in extra if column not in added]
+    columns: dict[str, pd.Series[Any]] = {}
+    for column in table.columns:
+        if column.name in frame.columns:
+            try:
+                columns[column.name] = _conform(frame[column.name], column)
+            except (TypeError, ValueError) as error:
+                problems.append(f"column {column.name}: {error}")
+    for factor in added:
+        columns[factor] = _factor(frame[factor])
+    if problems:
+        raise RecordError(f"Table {name}: {'; '.join(problems)}.")
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def _conform(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
+    if column.dtype == "string" and len(values):
+        strange = [value for value in values.dropna() if not isinstance(value, str)]
+        if strange:
+            raise TypeError(f"{strange[0]!r} is not a text")
+    try:
+        series = cast("pd.Series[Any]", values.astype(column.dtype))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"its values are not {column.dtype} ({error})") from error
+    if column.required and bool(series.isna().any()):
+        raise ValueError(f"{int(series.isna().sum())} of {len(series)} values are missing")
+    if column.values:
+        unknown = sorted(set(series.dropna()) - set(column.values))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(column.values)}")
+    return series
+
+
+def _factor(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A factor keeps numbers as numbers; texts and mixtures become texts, as they are written in a plan."""
+    present = list(values.dropna())
+    if present and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in present):
+        return cast("pd.Series[Any]", values.astype("Float64"))
+    texts = [None if pd.isna(value) else _written(value) for value in values]
+    return pd.Series(texts, dtype="string")
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
