@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoticed.agents import dirtier
-from unnoticed.agents.announce import Announcer, frames_for
+from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
 from unnoticed.agents.guest_process import GuestSettings
@@ -101,7 +101,7 @@ class Agent:
 
 
 def main() -> None:
-    """Argument: JSON with place, address, key (hex), guest (GuestSettings), guest_pid, gate, events."""
+    """Argument: JSON with place, address, key and announcements (hex), guest (GuestSettings), guest_pid, gate, events."""
     settings = json.loads(sys.argv[1])
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
@@ -109,7 +109,6 @@ def main() -> None:
     with namespace.entered():
         announcer = Announcer(guest.interface)
         handshakes = HandshakeMonitor()
-    frames_for("garp", mac=guest.mac, ipv4=guest.address)  # imports scapy now rather than in a cutover
     events = EventLog(Path(settings["events"]), who=f"agent-{settings['place']}")
     listener = socket.create_server((settings["address"], PORT))
     host = Host(
@@ -122,6 +121,9 @@ def main() -> None:
         gate=gate,
         announcer=announcer,
         handshakes=handshakes,
+        announcements={
+            name: tuple(bytes.fromhex(frame) for frame in frames) for name, frames in settings["announcements"].items()
+        },
     )
     try:
         Agent(host, Control(), listener).run()

@@ -1,6 +1,7 @@
 """Announcements: the frames that re-teach switches and neighbours where the guest is.
 
-Built by scapy beforehand, sent from the guest's own vNIC, so that they enter the host's bridge by the guest's port.
+Built by scapy beforehand, by whoever starts the agents; sent from the guest's own vNIC, so that they enter the host's
+bridge by the guest's port.
 """
 
 from __future__ import annotations

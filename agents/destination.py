@@ -7,7 +7,6 @@ import socket
 from enum import Enum
 
 from unnoticed.agents import wire
-from unnoticed.agents.announce import frames_for
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.guest_process import GuestProcess
@@ -38,7 +37,6 @@ class Destination:
         self._guest: GuestProcess | None = None
         self._states: list[TcpState] = []
         self._connections: list[socket.socket] = []
-        self._frames: tuple[bytes, ...] = ()
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
@@ -96,9 +94,8 @@ class Destination:
                 case wire.Commit() as commit:
                     if commit.digest and hashlib.blake2b(ram.view).digest() != commit.digest:
                         raise MigrationError("The RAM that arrived is not the RAM that was sent: its digest differs.")
-                    self._frames = frames_for(
-                        commit.announce, mac=self._host.settings.mac, ipv4=self._host.settings.address
-                    )
+                    if commit.announce not in self._host.announcements:
+                        raise PeerError(f"The source asks for an announcement that is not known: {commit.announce!r}.")
                     return commit
                 case other:
                     raise PeerError(f"The source sent {type(other).__name__} among the pages.")
@@ -127,9 +124,10 @@ class Destination:
         step = self._cutover.step
         with step("open-gate"):
             self._host.gate.set(PortState.FORWARDING)
+        frames = self._host.announcements[commit.announce]
         with step("announce"):
             announced_ns = now_ns()
-            self._host.announcer.send(self._frames)
+            self._host.announcer.send(frames)
         with step("revive"):
             for state, connection in zip(self._states, self._connections, strict=True):
                 tcp_repair.leave(connection)
@@ -150,7 +148,7 @@ class Destination:
             migration=self._number,
             place=self._host.place,
             announce=commit.announce,
-            frames=len(self._frames),
+            frames=len(frames),
         )
 
     def _drop(self) -> None:

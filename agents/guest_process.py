@@ -24,8 +24,6 @@ class GuestSettings:
 
     address: str
     interface: str
-    mac: str
-    memory_bytes: int
     congestion: str
     events: str
     who: str

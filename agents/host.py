@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from unnoticed.agents.announce import Announcer
@@ -26,6 +27,7 @@ class Host:
     gate: BridgePort
     announcer: Announcer
     handshakes: HandshakeMonitor
+    announcements: Mapping[str, tuple[bytes, ...]]
     guest: GuestProcess | None = field(default=None)
 
     def new_guest(self, *, memory_bytes: int) -> GuestProcess:

@@ -443,7 +443,7 @@ class Wire:
 
 
 def split(runs: Runs, *, most_pages: int = MOST_PAGES) -> Iterator[Pages]:
-    """Cut runs into PAGES messages within the protocol's limits: of at most `most_pages` pages and so many runs each."""
+    """Cut runs into PAGES messages within the protocol's limits: at most so many pages and runs in each."""
     runs = _cut_long(runs, most_pages)
     cumulative = np.cumsum(runs[:, 1])
     start = 0

@@ -1,0 +1,300 @@
+"""The live bench: one trial on a real fabric, with real processes, from the first bridge to the last record.
+
+The order is that of DESIGN: fabric up; guest, load, captures and probes start; warm-up; the migration; cool-down;
+quiesce and stop the captures; fabric down. What is left is the trial's folder of raw records, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from unnoticed import workload
+from unnoticed.agents.announce import frames_for
+from unnoticed.clock import realtime_offset_ns
+from unnoticed.errors import MigrationError, RecordError
+from unnoticed.events import EventLog
+from unnoticed.experiments.bench import Progress
+from unnoticed.experiments.child import Child
+from unnoticed.experiments.grid import Trial
+from unnoticed.topology.fabric import Fabric, FabricSpec
+from unnoticed.topology.runs import Run
+
+_START_S = 30.0  # longest wait for a process to be ready, on a machine under load
+_MIGRATION_S = 300.0
+_STOP_S = 30.0
+_SETTLE_S = 0.05  # for the last frames to reach the rings
+_CONNECTIONS_PER_PROCESS = 1 << 24
+
+
+class LiveBench:
+    """Performs trials on this machine; needs root. One run, registered so that `unnoticed clean` knows it."""
+
+    def __init__(self, *, output: Path) -> None:
+        self._run = Run(output=output)
+        self._run.begin()
+
+    def perform(self, trial: Trial, folder: Path, progress: Progress) -> None:
+        """See `Bench.perform`."""
+        events = EventLog(folder / "events.jsonl", who="runner")
+        try:
+            progress("fabric")
+            settings = trial.settings
+            spec = FabricSpec(
+                shape=settings.fabric.shape,
+                clients=settings.clients.count,
+                rate_bit_per_s=settings.fabric.link.rate_bit_per_s,
+                queue_ns=settings.fabric.link.queue_ns,
+            )
+            with Fabric(spec, run_id=self._run.id) as fabric:
+                (folder / "fabric.json").write_text(json.dumps(fabric.describe(), indent=1))
+                with _Cast(trial, folder, fabric) as cast:
+                    _play(trial, cast, events, progress)
+                progress("fabric down")
+        finally:
+            events.close()
+
+    def close(self) -> None:
+        """See `Bench.close`."""
+        self._run.end()
+
+
+def _play(trial: Trial, cast: _Cast, events: EventLog, progress: Progress) -> None:
+    """The phases of a trial, once everybody is ready."""
+
+    def phase(name: str) -> None:
+        events.write("phase", phase=name)
+        progress(name)
+
+    events.write("clock", offset_ns=realtime_offset_ns(), at="start")
+    cast.start_load()
+    phase("warm-up")
+    time.sleep(trial.settings.phases.warm_up_ns / 1e9)
+    phase("migration")
+    cast.migrate()
+    phase("cool-down")
+    time.sleep(trial.settings.phases.cool_down_ns / 1e9)
+    phase("quiesce")
+    cast.stop_load()
+    cast.verify()
+    problems = cast.stop_observer()
+    events.write("clock", offset_ns=realtime_offset_ns(), at="stop")
+    phase("end")
+    if problems:
+        raise RecordError(" ".join(problems))
+
+
+class _Cast:
+    """The processes of a trial: agents, observer, control server, load clients, probers."""
+
+    def __init__(self, trial: Trial, folder: Path, fabric: Fabric) -> None:
+        self._trial, self._folder, self._fabric = trial, folder, fabric
+        self._events = str(folder / "events.jsonl")
+        self._children: list[Child] = []
+        self._load: list[Child] = []
+        self._guest_at = "a"
+
+    def __enter__(self) -> _Cast:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._end)
+            self._start()
+            on_failure.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    # -- the phases ------------------------------------------------------------------------------------------------
+
+    def start_load(self) -> None:
+        """Let the clients and the probers begin."""
+        for child in self._load:
+            child.command("start")
+
+    def migrate(self) -> None:
+        """Migrate the guest from a to b, and wait for the end, whatever it is."""
+        migration = self._trial.settings.migration
+        self._agents["b"].command("expect", number=0)
+        self._agents["b"].wait_reply("expecting", _START_S)
+        self._agents["a"].command(
+            "migrate",
+            number=0,
+            destination=self._fabric.places["b"].ipv4,
+            mode=migration.mode,
+            policy=migration.policy or "none",
+            parameters=migration.policy_parameters,
+            announce=migration.announce,
+            rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
+            verify=migration.verify,
+        )
+        report = self._agents["a"].wait_reply("migrated", _MIGRATION_S)
+        if report["outcome"] == "completed":
+            self._guest_at = "b"
+
+    def stop_load(self) -> None:
+        """Let the clients end: every answer in, every counter read, every connection closed."""
+        for child in self._load:
+            child.command("stop")
+        for child in self._load:
+            child.wait_reply("done", _STOP_S)
+
+    def verify(self) -> None:
+        """Have the guest's RAM compared with what its counters say it must be (event `ram`)."""
+        agent = self._agents[self._guest_at]
+        agent.command("verify")
+        if not agent.wait_reply("verified", _STOP_S)["here"]:
+            raise MigrationError(f"The guest is not at {self._guest_at}, where it should be.")
+
+    def stop_observer(self) -> list[str]:
+        """End the captures; returns what is wrong with them, a sentence each."""
+        time.sleep(_SETTLE_S)
+        self._observer.command("stop")
+        problems: list[str] = self._observer.wait_reply("done", _STOP_S)["problems"]
+        return problems
+
+    # -- starting and ending ---------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start everybody at once, then wait for each: most of it is Python's start-up."""
+        places, clients = self._fabric.places, self._fabric.clients
+        captures = self._folder / "captures"
+        captures.mkdir()
+        points = [*clients, "guest-a", "guest-b"]
+        self._observer = self._child(
+            None,
+            "observer",
+            "probes.observer",
+            points=[
+                {
+                    "name": name,
+                    "pid": places[name].pid,
+                    "interface": places[name].interface,
+                    "file": str(captures / f"{name}.pcap"),
+                }
+                for name in points
+            ],
+            switches=[
+                {"name": name, "pid": switch.pid, "toward": dict(switch.ports)}
+                for name, switch in self._fabric.switches.items()
+            ],
+            guest_mac=places["guest-a"].mac,
+            events=self._events,
+        )
+        self._agents = self._start_agents()
+        echo = self._child(
+            "control",
+            "control",
+            "probes.echo",
+            ip=places["control"].ipv4,
+            port=workload.PROBE_PORT,
+            realtime=True,
+            events=self._events,
+            who="control",
+        )
+        self._load = list(self._start_load_children(clients))
+        guest = self._trial.settings.guest
+        self._agents["a"].wait_ready(_START_S)
+        self._agents["a"].command(
+            "boot",
+            memory_bytes=guest.memory_bytes,
+            working_set_bytes=guest.working_set_bytes,
+            dirty_bytes_per_s=guest.dirty_rate_bytes_per_s,
+            pattern=guest.pattern,
+        )
+        for child in (self._agents["b"], self._observer, echo, *self._load):
+            child.wait_ready(_START_S)
+        self._agents["a"].wait_reply("booted", _START_S)
+
+    def _start_agents(self) -> dict[str, Child]:
+        places, key = self._fabric.places, secrets.token_hex(32)
+        agents: dict[str, Child] = {}
+        for place in ("a", "b"):
+            guest = places[f"guest-{place}"]
+            announce = self._trial.settings.migration.announce
+            frames = frames_for(announce, mac=guest.mac, ipv4=guest.ipv4)
+            agents[place] = self._child(
+                place,
+                f"agent-{place}",
+                "agents.agent",
+                place=place,
+                address=places[place].ipv4,
+                key=key,
+                guest_pid=guest.pid,
+                gate="guest",
+                announcements={announce: [frame.hex() for frame in frames]},
+                events=self._events,
+                guest={
+                    "address": guest.ipv4,
+                    "interface": guest.interface,
+                    "congestion": self._trial.settings.clients.congestion_control,
+                    "events": self._events,
+                    "who": f"guest-{place}",
+                },
+            )
+        return agents
+
+    def _start_load_children(self, clients: tuple[str, ...]) -> Iterator[Child]:
+        """For each client: its prober, its requests and new connections, and its bulk flows in another process."""
+        load = self._trial.settings.clients
+        guest = self._fabric.places["guest-a"].ipv4
+        common: dict[str, Any] = {"records": str(self._folder), "events": self._events}
+        for number, client in enumerate(clients):
+            yield self._child(
+                client,
+                f"{client}-prober",
+                "probes.prober",
+                client=client,
+                targets=[
+                    {"stream": 0, "ip": guest, "port": workload.PROBE_PORT},
+                    {"stream": 1, "ip": self._fabric.places["control"].ipv4, "port": workload.PROBE_PORT},
+                ],
+                **common,
+            )
+            parts: dict[str, dict[str, BaseModel | None]] = {
+                "requests": {"request_response": load.request_response, "connect": load.connect},
+                "bulk": {"download": load.download, "upload": load.upload},
+            }
+            for part, (name, workloads) in enumerate(parts.items()):
+                given = {key: value.model_dump() for key, value in workloads.items() if value is not None}
+                if given:
+                    yield self._child(
+                        client,
+                        f"{client}-{name}",
+                        "probes.client",
+                        client=client,
+                        guest=guest,
+                        port=workload.TCP_PORT,
+                        records_name=client if name == "requests" else f"{client}-{name}",
+                        congestion_control=load.congestion_control,
+                        connection_base=(2 * number + part + 1) * _CONNECTIONS_PER_PROCESS,
+                        realtime=name == "requests",
+                        **common,
+                        **given,
+                    )
+
+    def _child(self, where: str | None, name: str, module: str, /, **settings: Any) -> Child:
+        """Start a child at a place, or in the runner's own namespace; it is ended with the cast."""
+        stderr = self._folder / f"{name}.stderr"
+        argv = [sys.executable, "-m", f"unnoticed.{module}", json.dumps(settings)]
+        with stderr.open("wb") as file:
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+            process = subprocess.Popen(argv, **pipes) if where is None else self._fabric.popen(where, argv, **pipes)
+        child = Child(process, name=name, stderr=stderr)
+        self._children.append(child)
+        return child
+
+    def _end(self) -> None:
+        """End every child; those that have nothing to lose do so at once when their stdin ends."""
+        for child in reversed(self._children):
+            child.kill()
+            child.close()
+        self._children = []
