@@ -16,8 +16,10 @@ _SO_MAX_PACING_RATE = 47  # bytes of payload per second; TCP paces by itself, wi
 _TCP_NOTSENT_LOWAT = 25
 _SIOCOUTQ = 0x5411  # include/uapi/linux/sockios.h: TIOCOUTQ
 
-# At most this much waits unsent in the kernel: it keeps the end of a slow upload short (the default is megabytes).
+# What waits unsent in the kernel must still leave after the stop, so it is kept short (the default is megabytes): at
+# most this much, and at a set rate at most what leaves in a twentieth of a second.
 _UNSENT_MAX_BYTES = 1 << 19
+_UNSENT_MIN_BYTES = 1 << 14
 
 
 def open_stream(
@@ -36,9 +38,11 @@ def open_stream(
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion_control.encode())
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_MAX_BYTES)
+        unsent_max_bytes = _UNSENT_MAX_BYTES
         if pacing_byte_per_s is not None:
+            unsent_max_bytes = max(_UNSENT_MIN_BYTES, min(unsent_max_bytes, pacing_byte_per_s // 20))
             stream.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pacing_byte_per_s.to_bytes(8, "little"))
+        stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_max_bytes)
         if receive_buffer_bytes is not None:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         failure = stream.connect_ex(address)
