@@ -70,9 +70,7 @@ class Observer:
                 self._listeners.append((RelearnListener(switch.name, mac=guest_mac), switch))
         for point in points:
             with inside_network_of(point.pid):
-                capture = Capture(
-                    point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots
-                )
+                capture = Capture(point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots)
             self._captures.append(capture)
 
     def run(self, control: Control) -> None:

@@ -60,7 +60,9 @@ def flatten_records(
     header = records[:, :RECORD_HEADER_BYTES].view(np.uint32)
     header[:, 0], header[:, 1], header[:, 2], header[:, 3] = seconds, nanoseconds, captured, length
     records[:, RECORD_HEADER_BYTES:] = data
-    kept = np.arange(RECORD_HEADER_BYTES + width, dtype=np.uint32) < (captured + np.uint32(RECORD_HEADER_BYTES))[:, None]
+    kept = (
+        np.arange(RECORD_HEADER_BYTES + width, dtype=np.uint32) < (captured + np.uint32(RECORD_HEADER_BYTES))[:, None]
+    )
     flat: U8 = records[kept]
     return flat
 
@@ -74,7 +76,7 @@ def write_pcap(path: Path, frames: Frames, *, snap: int) -> None:
         file.write(
             flatten_records(
                 seconds.astype(np.uint32), nanoseconds.astype(np.uint32), captured, frames.length, frames.data
-            )
+            ).data
         )
 
 

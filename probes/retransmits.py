@@ -31,8 +31,8 @@ from typing import Literal
 
 import numpy as np
 
-from unnoticed.probes.flows import Flow, FlowRows, serial_difference, split_flows, unwrap
-from unnoticed.probes.packets import ACK, FIN, RST, SYN, Bool, I64, Packets
+from unnoticed.probes.packets import ACK, FIN, I64, RST, SYN, Bool, Packets
+from unnoticed.probes.tcp_flows import Flow, FlowRows, serial_difference, split_flows, unwrap
 
 Type = Literal["rto", "fast", "tlp"]
 LEAST_RTO_NS = 200_000_000  # TCP_RTO_MIN, include/net/tcp.h
