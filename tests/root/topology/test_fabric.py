@@ -178,6 +178,13 @@ def test_a_mnexec_that_hangs_is_told_too(run, mnexec, monkeypatch):
         Fabric(FabricSpec(), run_id=run.id).start()
 
 
+def test_many_clients_are_no_trouble(run, traces):
+    before = traces()
+    with Fabric(FabricSpec(shape="tree", clients=60), run_id=run.id) as fabric:
+        assert fabric.places["c60"].ipv4 == "10.77.1.60"
+    assert traces() == before
+
+
 def test_two_fabrics_of_two_runs_do_not_hear_each_other(fabric, tmp_path):
     with (
         runs.Run(registry=tmp_path / "other") as other_run,
