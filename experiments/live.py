@@ -168,7 +168,7 @@ class _Cast:
         places, clients = self._fabric.places, self._fabric.clients
         captures = self._folder / "captures"
         captures.mkdir()
-        points = [*clients, "guest-a", "guest-b"]
+        points = [*clients, "guest-a", "guest-b", "a"]
         self._observer = self._child(
             None,
             "observer",

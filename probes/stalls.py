@@ -147,3 +147,15 @@ def merged(intervals: Iterable[Interval]) -> list[Interval]:
 def overlap_ns(intervals: Iterable[Interval], *, from_ns: int, to_ns: int) -> int:
     """How much of [from_ns, to_ns) disjoint intervals cover."""
     return sum(max(0, min(one.end_ns, to_ns) - max(one.start_ns, from_ns)) for one in intervals)
+
+
+def prober_stalls(sent: Samples, *, late_ns: int = STALL_NS) -> list[Interval]:
+    """When the prober itself stood still: nothing was sent for a period and `late_ns` more, or much later than meant.
+
+    Such a time says nothing about the path; whatever it is, it is this machine.
+    """
+    gaps = np.flatnonzero(np.diff(sent.sent_ns) >= sent.period_ns + late_ns)
+    marks = [Interval(start_ns=int(sent.sent_ns[k]) + sent.period_ns, end_ns=int(sent.sent_ns[k + 1])) for k in gaps]
+    late = np.flatnonzero(sent.sent_ns - sent.intended_ns >= late_ns)
+    marks += [Interval(start_ns=int(sent.intended_ns[k]), end_ns=int(sent.sent_ns[k])) for k in late]
+    return merged(marks)
