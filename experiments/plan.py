@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unnoticed.errors import PlanError
 from unnoticed.experiments import checks, demands
 from unnoticed.experiments.demands import BudgetTable, ClauseTable
-from unnoticed.experiments.document import Document, Keys, holds, leaves, merged, put, remove, slices, toml_text
+from unnoticed.experiments.document import Document, Keys, holds, leaves, merged, put, remove, slices, toml_text, value_at
 from unnoticed.experiments.grid import Case, Setting, Trial, factor_names, ordered, points, settings_of, size_of_grid
 from unnoticed.experiments.problems import Problem, dotted, sentence_of, shown, suggestion
 from unnoticed.experiments.settings import Settings, dimension_of
@@ -320,6 +320,7 @@ class _Draft:
                 except ValidationError as error:
                     for detail in error.errors():
                         path = tuple(str(part) for part in detail["loc"])
+                        detail["input"] = value_at(piece, path)  # as written, where pydantic shows what was made of it
                         broken.add((number, path))
                         origin = self._origin(number, path)
                         element = (*origin, index)
