@@ -26,7 +26,7 @@ from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_polic
 from unnoticed.agents.ram import Slot, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
-from unnoticed.tcpinfo import read_tcp_info
+from unnoticed.tcpinfo import read_tcp_info, socket_reading
 from unnoticed.workload import Kind
 
 _DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
@@ -96,7 +96,6 @@ class Source:
         self._rto_min_ns: int | None = None
         self._paused_ns: int | None = None
         self._connections: list[tuple[int, socket.socket]] = []
-        self._readings: list[dict[str, Any]] = []
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
 
     def run(self) -> Report:
@@ -118,7 +117,7 @@ class Source:
             self._return_to_normal(reason)
         if tracker is not None:
             tracker.close()
-        self._log()
+        self._cutover.report(self._host.events)
         if relinquished:
             self._leave()
         if self._channel is not None:
@@ -280,24 +279,11 @@ class Source:
             time.sleep(0.0002)
 
     def _dump(self) -> bytes:
-        """Every connection's state, packed; the kernel's counters for the log."""
+        """Every connection's state, packed."""
         parts: list[bytes] = []
-        quads = self._guest.ram.quads
         for slot, connection in self._connections:
             tcp_repair.enter(connection)
-            state, info = tcp_repair.dump(connection, slot=slot)
-            parts.append(state.pack())
-            base = slot_base(slot)
-            self._readings.append(
-                {
-                    "time_ns": now_ns(),
-                    "local": "{}:{}".format(*state.local),
-                    "remote": "{}:{}".format(*state.remote),
-                    "workload": Kind(quads[base + Slot.KIND]).name.lower() if quads[base + Slot.KIND] else "unknown",
-                    "connection": quads[base + Slot.CONNECTION],
-                    **asdict(info),
-                }
-            )
+            parts.append(tcp_repair.dump(connection, slot=slot).pack())
         return b"".join(parts)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
@@ -318,16 +304,23 @@ class Source:
 
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
-        for _, connection in self._connections:
+        for slot, connection in self._connections:
+            self._log_counters(slot, connection)
             connection.close()
         discard(self._guest)
         self._host.guest = None
 
-    def _log(self) -> None:
-        self._cutover.report(self._host.events)
-        if self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME:
-            for reading in self._readings:
-                self._host.events.write("socket", reason="dump", **reading)
+    def _log_counters(self, slot: int, connection: socket.socket) -> None:
+        """The kernel's counters as they end here: timers may have sent something again, into the closed gate."""
+        base, quads = slot_base(slot), self._guest.ram.quads
+        kind = quads[base + Slot.KIND]
+        self._host.events.write(
+            "socket",
+            reason="dump",
+            workload=Kind(kind).name.lower() if kind else "unknown",
+            connection=quads[base + Slot.CONNECTION],
+            **socket_reading(connection),
+        )
 
     def _require_channel(self) -> Channel:
         assert self._channel is not None

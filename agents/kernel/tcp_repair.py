@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from unnoticed.errors import MigrationError
-from unnoticed.tcpinfo import TcpInfo, read_tcp_info
+from unnoticed.tcpinfo import read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
 _TCP_MAXSEG = 2
@@ -155,8 +155,8 @@ def leave(connection: socket.socket, *, probe: bool = False) -> None:
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
 
 
-def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
-    """Read a connection that is in repair mode, and the kernel's counters for it.
+def dump(connection: socket.socket, *, slot: int) -> TcpState:
+    """Read a connection that is in repair mode.
 
     Raises MigrationError for a connection in a state that cannot be moved (anything but established or half-closed by
     the peer).
@@ -167,17 +167,17 @@ def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
             f"The connection with {connection.getpeername()} is in TCP state {info.state} and cannot move; "
             "only established and half-closed ones can."
         )
-    unsent = _queued(connection, _SIOCOUTQNSD)
-    waiting = _queued(connection, _SIOCINQ)
-    queued = _queued(connection, _SIOCOUTQ)
-    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
-    write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
-    send_queue = _peek(connection, queued)
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
     receive_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
-    receive_queue = _peek(connection, waiting)
+    receive_queue = _peek(connection, _queued(connection, _SIOCINQ))
+    # The send queue comes last, and stays selected: only then does the pacing timer send nothing (net/ipv4/tcp_output.c,
+    # tcp_write_xmit), and what is found unsent here must stay unsent.
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    unsent = _queued(connection, _SIOCOUTQNSD)
+    write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    send_queue = _peek(connection, _queued(connection, _SIOCOUTQ))
     timestamps = info.options & _INFO_TIMESTAMPS
-    state = TcpState(
+    return TcpState(
         slot=slot,
         local=connection.getsockname()[:2],
         remote=connection.getpeername()[:2],
@@ -197,7 +197,6 @@ def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
         send_queue=send_queue,
         receive_queue=receive_queue,
     )
-    return state, info
 
 
 def restore(state: TcpState) -> socket.socket:
