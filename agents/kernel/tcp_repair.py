@@ -170,8 +170,8 @@ def dump(connection: socket.socket, *, slot: int) -> TcpState:
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
     receive_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
     receive_queue = _peek(connection, _queued(connection, _SIOCINQ))
-    # The send queue comes last, and stays selected: only then does the pacing timer send nothing (net/ipv4/tcp_output.c,
-    # tcp_write_xmit), and what is found unsent here must stay unsent.
+    # The send queue comes last, and stays selected: only then does the pacing timer send nothing (tcp_write_xmit in
+    # net/ipv4/tcp_output.c), and what is found unsent here must stay unsent.
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
     unsent = _queued(connection, _SIOCOUTQNSD)
     write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
