@@ -27,7 +27,6 @@ def open_stream(
     *,
     congestion_control: str,
     pacing_byte_per_s: int | None = None,
-    receive_buffer_bytes: int | None = None,
 ) -> socket.socket:
     """A non-blocking socket that is connecting to `address`.
 
@@ -43,8 +42,6 @@ def open_stream(
             unsent_max_bytes = max(_UNSENT_MIN_BYTES, min(unsent_max_bytes, pacing_byte_per_s // 20))
             stream.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pacing_byte_per_s.to_bytes(8, "little"))
         stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_max_bytes)
-        if receive_buffer_bytes is not None:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         failure = stream.connect_ex(address)
         if failure not in (0, errno.EINPROGRESS):
             raise OSError(failure, os.strerror(failure))
