@@ -9,7 +9,8 @@ from typing import Any
 
 from unnoticed.clock import now_ns
 from unnoticed.probes.client_flows import Flow
-from unnoticed.probes.stream_socket import open_stream, reading, unacknowledged_bytes
+from unnoticed.probes.stream_socket import open_stream, unacknowledged_bytes
+from unnoticed.tcpinfo import socket_reading
 
 
 class Connection:
@@ -96,7 +97,7 @@ class Connection:
             "reason": reason,
             "workload": flow.kind.name.lower(),
             "connection": flow.connection,
-            **reading(self._socket, local=self._local, remote=self._address),
+            **socket_reading(self._socket, local=self._local, remote=self._address),
             "bytes_sent": flow.bytes_sent,
             "bytes_received": flow.bytes_received,
             "wrong_bytes": flow.wrong_bytes,

@@ -7,10 +7,6 @@ import errno
 import fcntl
 import os
 import socket
-from dataclasses import asdict
-from typing import Any
-
-from unnoticed.tcpinfo import read_tcp_info
 
 _SO_MAX_PACING_RATE = 47  # bytes of payload per second; TCP paces by itself, without the fq qdisc
 _TCP_NOTSENT_LOWAT = 25
@@ -56,16 +52,3 @@ def unacknowledged_bytes(stream: socket.socket) -> int:
     answer = array.array("i", [0])
     fcntl.ioctl(stream.fileno(), _SIOCOUTQ, answer)
     return answer[0]
-
-
-def reading(stream: socket.socket, *, local: tuple[str, int], remote: tuple[str, int]) -> dict[str, Any]:
-    """The keys of unnoticed.tcpinfo.socket_reading, of a connection that may have ended already.
-
-    The kernel's counters outlive the connection, the name of its other end does not (getpeername: ENOTCONN), so both
-    names are given. Read after both ends have closed, the counters hold the repeats of the FIN too.
-    """
-    return {
-        "local": f"{local[0]}:{local[1]}",
-        "remote": f"{remote[0]}:{remote[1]}",
-        **asdict(read_tcp_info(stream)),
-    }
