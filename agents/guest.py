@@ -9,7 +9,6 @@ on from the memory and the connections alone.
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import os
 import select
@@ -153,13 +152,15 @@ class Guest:
     def _accept(self) -> None:
         while self._free:
             try:
-                connection, _ = self._listener.accept()
+                connection, (address, port) = self._listener.accept()
             except BlockingIOError:
                 return
             slot = self._free.pop()
             base = slot_base(slot)
             for word in Slot:
                 self._quads[base + word] = 0
+            self._quads[base + Slot.REMOTE_ADDRESS] = int.from_bytes(socket.inet_aton(address), "big")
+            self._quads[base + Slot.REMOTE_PORT] = port
             self._quads[base + Slot.STATE] = SlotState.GREETING
             self._attach(connection, slot)
 
@@ -320,15 +321,17 @@ class Guest:
     def _close(self, connection: socket.socket, slot: int, *, reason: str, detail: str = "") -> None:
         base, quads = slot_base(slot), self._quads
         kind = quads[base + Slot.KIND]
-        with contextlib.suppress(OSError):  # a connection that was reset has no peer name
-            self._events.write(
-                "socket",
-                reason=reason,
-                workload=Kind(kind).name.lower() if kind else "unknown",
-                connection=quads[base + Slot.CONNECTION],
-                detail=detail,
-                **socket_reading(connection),
-            )
+        address = socket.inet_ntoa(quads[base + Slot.REMOTE_ADDRESS].to_bytes(4, "big"))
+        self._events.write(
+            "socket",
+            reason=reason,
+            workload=Kind(kind).name.lower() if kind else "unknown",
+            connection=quads[base + Slot.CONNECTION],
+            detail=detail,
+            **socket_reading(
+                connection, local=self._listener.getsockname(), remote=(address, quads[base + Slot.REMOTE_PORT])
+            ),
+        )
         self._epoll.unregister(connection.fileno())
         del self._connections[connection.fileno()]
         connection.close()
