@@ -19,7 +19,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unnoticed.errors import PlanError
 from unnoticed.experiments import checks, demands
 from unnoticed.experiments.demands import BudgetTable, ClauseTable
-from unnoticed.experiments.document import Document, Keys, holds, leaves, merged, put, remove, slices, toml_text, value_at
+from unnoticed.experiments.document import (
+    Document,
+    Keys,
+    holds,
+    leaves,
+    merged,
+    put,
+    remove,
+    slices,
+    toml_text,
+    value_at,
+)
 from unnoticed.experiments.grid import Case, Setting, Trial, factor_names, ordered, points, settings_of, size_of_grid
 from unnoticed.experiments.problems import Problem, dotted, sentence_of, shown, suggestion
 from unnoticed.experiments.settings import Settings, dimension_of
