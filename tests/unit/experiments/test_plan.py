@@ -144,7 +144,10 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         (
             "[migration]",
             '[migration]\nmode = "stop-and-copy"',
-            '15: migration.policy: stop-and-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".',
+            (
+                "15: migration.policy: stop-and-copy has no rounds and so no policy; "
+                'remove this, or set mode = "pre-copy".'
+            ),
         ),
         (
             "[migration]",
