@@ -1,4 +1,4 @@
-"""The analysis finds what the fake bench injected: the one place where both are put to the test against a known truth."""
+"""The analysis finds what the fake bench injected: both are put to the test against a known truth."""
 
 import json
 
