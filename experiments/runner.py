@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -21,6 +18,7 @@ import pandas as pd
 from unnoticed.errors import MachineError, PlanError, UnnoticedError
 from unnoticed.experiments.bench import Bench
 from unnoticed.experiments.grid import Trial
+from unnoticed.experiments.interrupts import one_interrupt
 from unnoticed.experiments.plan import Plan, trials
 from unnoticed.experiments.progress import RunProgress
 from unnoticed.results import schema
@@ -74,7 +72,7 @@ def run(
     with contextlib.ExitStack() as at_end:
         at_end.callback(bench.close)
         try:
-            with _one_interrupt(progress):
+            with one_interrupt(progress.note):
                 for trial in todo:
                     if trial.id not in recorded:
                         _perform(trial, store, bench=bench, analyse=analyse, progress=progress)
@@ -157,26 +155,3 @@ def _unexpected(row: pd.Series[Any]) -> str:
     if row["outcome"] != row["expected"]:
         return f"{row['outcome']}, where the plan expects {row['expected']}"
     return ""
-
-
-@contextlib.contextmanager
-def _one_interrupt(progress: RunProgress) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM interrupt, and no second one disturb the taking down of the trial."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen = False
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal seen
-        if not seen:
-            seen = True
-            raise KeyboardInterrupt
-        progress.note("Already stopping: the trial is being taken down.")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

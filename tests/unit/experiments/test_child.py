@@ -85,7 +85,7 @@ def test_an_error_that_the_child_reports_is_raised(start):
     child = start()
     child.wait_ready(20)
     child.command("fail")
-    with pytest.raises(ChildError, match="^agent-a failed: the gate would not open"):
+    with pytest.raises(ChildError, match=r"^agent-a failed: the gate would not open"):
         child.wait_reply("done", 20)
 
 
@@ -110,7 +110,7 @@ def test_closing_ends_the_child_by_the_end_of_its_stdin(start):
 
 
 def test_closing_kills_a_child_that_lingers(start):
-    child = start("import sys, time; print('{\"reply\": \"ready\"}', flush=True); time.sleep(600)")
+    child = start('import sys, time; print(\'{"reply": "ready"}\', flush=True); time.sleep(600)')
     child.wait_ready(20)
     assert child.close(timeout_s=0.05) == -9
 

@@ -1,4 +1,5 @@
 import collections
+import itertools
 import json
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_probes_are_lost_exactly_while_the_path_is_cut(trial_of, perform):
 
 
 def test_stamps_are_realtime_and_probes_can_be_read_within_the_snap(trial_of, perform):
-    folder, truth = perform(trial_of())
+    folder, _truth = perform(trial_of())
     offset = next(event["offset_ns"] for event in read_events(folder / "events.jsonl") if event["event"] == "clock")
     probe = next(packet for packet in frames(folder / "captures" / "c1.pcap") if UDP in packet)
     magic, _, _, intended_ns = PROBE.unpack(bytes(probe[UDP].payload)[: PROBE.size])
@@ -96,7 +97,7 @@ def test_the_blackout_is_the_sum_of_the_steps(trial_of, perform):
     steps = [event for event in read_events(folder / "events.jsonl") if event["event"] == "step"]
     assert steps[0]["start_ns"] == truth["paused_ns"]
     assert steps[-1]["end_ns"] == truth["resumed_ns"]
-    assert all(one["end_ns"] == two["start_ns"] for one, two in zip(steps, steps[1:], strict=False))
+    assert all(one["end_ns"] == two["start_ns"] for one, two in itertools.pairwise(steps))
 
 
 def test_a_dirty_rate_above_the_link_gives_up(trial_of, perform):

@@ -11,17 +11,22 @@ def identity(trial):
 def plan(tmp_path):
     path = tmp_path / "grid.toml"
     path.write_text(
-        'question = "?"\nrepeats = 4\nseed = 3\n[guest]\ndirty_rate = ["0 MiB/s", "20 MiB/s"]\nmemory = ["128 MiB", "256 MiB"]\n'
+        'question = "?"\nrepeats = 4\nseed = 3\n[guest]\ndirty_rate = ["0 MiB/s", "20 MiB/s"]\n'
+        'memory = ["128 MiB", "256 MiB"]\n'
     )
     return path
 
 
 def test_the_same_seed_gives_the_same_trials_in_the_same_order(plan):
-    assert [identity(trial) for trial in trials(load_plan(plan))] == [identity(trial) for trial in trials(load_plan(plan))]
+    assert [identity(trial) for trial in trials(load_plan(plan))] == [
+        identity(trial) for trial in trials(load_plan(plan))
+    ]
 
 
 def test_another_seed_gives_another_order(plan):
-    orders = {tuple(identity(trial) for trial in trials(load_plan(plan, overrides=[f"seed={seed}"]))) for seed in range(5)}
+    orders = {
+        tuple(identity(trial) for trial in trials(load_plan(plan, overrides=[f"seed={seed}"]))) for seed in range(5)
+    }
     assert len(orders) > 1
 
 

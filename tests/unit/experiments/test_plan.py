@@ -73,13 +73,17 @@ def test_a_good_plan_becomes_settings_in_base_units(write):
 
 def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
     bad = GOOD.replace('memory = "256 MiB"', 'memroy = "256 MiB"').replace('rate = "1 Gbit/s"', 'rate = "1 Gbps"')
-    bad = bad.replace("count = 2", 'count = "2"').replace("tcp-timeout", "tcp-timout").replace("blackout_ns", "blackout")
+    bad = (
+        bad.replace("count = 2", 'count = "2"').replace("tcp-timeout", "tcp-timout").replace("blackout_ns", "blackout")
+    )
     assert problems_of(write(bad)) == [
         '5: fabric.link.rate: the unit of "1 Gbps" is not exact; write "1 Gbit/s".',
         '7: guest.memroy: there is no key "memroy" here; did you mean "memory"?',
         '11: clients.count: "2" is not a whole number (write it without quotes).',
-        '14: migration.policy: "tcp-timout" is none of "fixed-rounds", "threshold" or "tcp-timeout"; '
-        'did you mean "tcp-timeout"?',
+        (
+            '14: migration.policy: "tcp-timout" is none of "fixed-rounds", "threshold" or "tcp-timeout"; '
+            'did you mean "tcp-timeout"?'
+        ),
         '23: [[clause]] 1 metric: "blackout" is not a metric of a trial; did you mean "blackout_ns"?',
     ]
 
@@ -93,48 +97,121 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         ("seed = 7", "sed = 7", '3: sed: there is no key "sed" in a plan; did you mean "seed"?'),
         ("[guest]", "[gust]", '6: gust: there is no key "gust" in a plan; did you mean "guest"?'),
         ('link = { rate = "1 Gbit/s" }', "link = 3", "5: fabric.link: 3 is not a table; write { key = value, ... }."),
-        ('memory = "256 MiB"', 'memory = "1000 B"', '7: guest.memory: "1000 B" is not a whole number of pages of 4096 bytes.'),
+        (
+            'memory = "256 MiB"',
+            'memory = "1000 B"',
+            '7: guest.memory: "1000 B" is not a whole number of pages of 4096 bytes.',
+        ),
         ('memory = "256 MiB"', "memory = []", "7: guest.memory: is an empty list; give at least one value."),
-        ('"48 MiB"', '"250 MiB"', '8: guest.working_set: "250 MiB" does not fit: of guest.memory = "256 MiB" 16 MiB are '
-                                  'the guest\'s own, so at most "240 MiB" is left for it.'),
-        ('"48 MiB"', '"0 B"', '9: guest.dirty_rate: "20 MiB/s" cannot be written to a working set of "0 B"; '
-                              'give guest.working_set a size, or set the rate to "0 B/s".'),
+        (
+            '"48 MiB"',
+            '"250 MiB"',
+            (
+                '8: guest.working_set: "250 MiB" does not fit: of guest.memory = "256 MiB" 16 MiB are '
+                'the guest\'s own, so at most "240 MiB" is left for it.'
+            ),
+        ),
+        (
+            '"48 MiB"',
+            '"0 B"',
+            (
+                '9: guest.dirty_rate: "20 MiB/s" cannot be written to a working set of "0 B"; '
+                'give guest.working_set a size, or set the rate to "0 B/s".'
+            ),
+        ),
         ('"20 MiB/s"]', '"0 MiB/s"]', '9: guest.dirty_rate: "0 MiB/s" stands twice in the list.'),
-        ('"20 MiB/s"]', '\n  "20 Mbit/s"]', '10: guest.dirty_rate: "20 Mbit/s" is a data rate in bits, not a data rate in '
-                                            'bytes; write it like "20 MiB/s".'),
+        (
+            '"20 MiB/s"]',
+            '\n  "20 Mbit/s"]',
+            (
+                '10: guest.dirty_rate: "20 Mbit/s" is a data rate in bits, not a data rate in '
+                'bytes; write it like "20 MiB/s".'
+            ),
+        ),
         ("count = 2", "count = 0", "11: clients.count: 0 is out of range: it must be at least 1."),
-        ("connections = 1,", "connections = 900,", "11: clients.count: 2 clients with 900 connections each make 1800; "
-                                                   "the guest holds at most 1000."),
+        (
+            "connections = 1,",
+            "connections = 900,",
+            ("11: clients.count: 2 clients with 900 connections each make 1800; the guest holds at most 1000."),
+        ),
         ("100 Mbit/s", "0 bit/s", '12: clients.download.rate: "0 bit/s" is out of range: it must be more than 0.'),
         ("download", "donwload", '12: clients.donwload: there is no key "donwload" here; did you mean "download"?'),
-        ("[migration]", "[migration]\nrounds = 3", "14: migration.rounds: the policy \"tcp-timeout\" takes no such "
-                                                  'parameter; it belongs to "fixed-rounds".'),
-        ("[migration]", '[migration]\nmode = "stop-and-copy"',
-         '15: migration.policy: stop-and-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".'),
-        ("[migration]", "[phases]\ncool_down = \"0 s\"\n[migration]",
-         '14: phases.cool_down: "0 s" is out of range: it must be more than 0.'),
-        ("[migration]", "[migration]\nverify = 1", "14: migration.verify: 1 is neither true nor false (write it without quotes)."),
-        ('name = "silent"', 'name = "announced"', '18: [[case]] "announced" name: "announced" is the name of an earlier case.'),
+        (
+            "[migration]",
+            "[migration]\nrounds = 3",
+            ('14: migration.rounds: the policy "tcp-timeout" takes no such parameter; it belongs to "fixed-rounds".'),
+        ),
+        (
+            "[migration]",
+            '[migration]\nmode = "stop-and-copy"',
+            (
+                "15: migration.policy: stop-and-copy has no rounds and so no policy; "
+                'remove this, or set mode = "pre-copy".'
+            ),
+        ),
+        (
+            "[migration]",
+            '[phases]\ncool_down = "0 s"\n[migration]',
+            '14: phases.cool_down: "0 s" is out of range: it must be more than 0.',
+        ),
+        (
+            "[migration]",
+            "[migration]\nverify = 1",
+            "14: migration.verify: 1 is neither true nor false (write it without quotes).",
+        ),
+        (
+            'name = "silent"',
+            'name = "announced"',
+            '18: [[case]] "announced" name: "announced" is the name of an earlier case.',
+        ),
         ('name = "silent"', "", "17: [[case]] 2 name: is missing; every [[case]] must have it."),
-        ("gave-up", "gives-up", '19: [[case]] "silent" expect: "gives-up" is none of "completed" or "gave-up"; '
-                                'did you mean "gave-up"?'),
-        ("migration.announce", "migration.anounce",
-         '20: [[case]] "silent" migration.anounce: there is no key "anounce" here; did you mean "announce"?'),
+        (
+            "gave-up",
+            "gives-up",
+            ('19: [[case]] "silent" expect: "gives-up" is none of "completed" or "gave-up"; did you mean "gave-up"?'),
+        ),
+        (
+            "migration.announce",
+            "migration.anounce",
+            '20: [[case]] "silent" migration.anounce: there is no key "anounce" here; did you mean "announce"?',
+        ),
         ('"none"', '"loudly"', '20: [[case]] "silent" migration.announce: "loudly" is none of "garp" or "none".'),
-        ('at_most = "200 ms"', "at_most = 200",
-         '25: [[clause]] 1 at_most: 200 has no unit; write "200 ms" if that is what you mean.'),
-        ('at_most = "200 ms"', "", "21: [[clause]] 1: no bound is given; give exactly one of at_most, at_least and equals."),
-        ('statistic = "max"', 'statistic = "share"', '24: [[clause]] 1 statistic: "share" does not go with blackout_ns, '
-                                                     'which is a number, which has no "share".'),
-        ('case = "announced"', 'case = "anounced"',
-         '26: [[clause]] 1 where.case: there is no case "anounced"; did you mean "announced"?'),
-        ('case = "announced"', 'factor = "x"', '26: [[clause]] 1 where.factor: "factor" is neither "case" nor a factor of '
-                                               "this plan; known here: case, guest.dirty_rate, migration.announce."),
+        (
+            'at_most = "200 ms"',
+            "at_most = 200",
+            '25: [[clause]] 1 at_most: 200 has no unit; write "200 ms" if that is what you mean.',
+        ),
+        (
+            'at_most = "200 ms"',
+            "",
+            "21: [[clause]] 1: no bound is given; give exactly one of at_most, at_least and equals.",
+        ),
+        (
+            'statistic = "max"',
+            'statistic = "share"',
+            (
+                '24: [[clause]] 1 statistic: "share" does not go with blackout_ns, '
+                'which is a number, which has no "share".'
+            ),
+        ),
+        (
+            'case = "announced"',
+            'case = "anounced"',
+            '26: [[clause]] 1 where.case: there is no case "anounced"; did you mean "announced"?',
+        ),
+        (
+            'case = "announced"',
+            'factor = "x"',
+            (
+                '26: [[clause]] 1 where.factor: "factor" is neither "case" nor a factor of '
+                "this plan; known here: case, guest.dirty_rate, migration.announce."
+            ),
+        ),
         ("equals = 1", "equals = 2", "30: [[budget]] 1 equals: 2 is not a share: write a number from 0 to 1."),
         ("equals = 1", "equls = 1", '30: [[budget]] 1 equls: there is no key "equls" here; did you mean "equals"?'),
         ("[[budget]]", "[budget]", "27: budget: is not a list of tables; write [[budget]] above each of them."),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_sentence_with_line_and_field(write, old, new, expected):
     assert old in GOOD
     assert expected in problems_of(write(GOOD.replace(old, new, 1)))
@@ -199,7 +276,9 @@ def test_a_case_inherits_a_policy_that_its_mode_has_no_use_for(write):
 
 
 def test_a_policy_gets_the_parameters_it_takes_and_no_others(write):
-    text = GOOD.replace('policy = "tcp-timeout"', 'policy = ["threshold", "fixed-rounds"]\nthreshold = "1 MiB"\nrounds = 4')
+    text = GOOD.replace(
+        'policy = "tcp-timeout"', 'policy = ["threshold", "fixed-rounds"]\nthreshold = "1 MiB"\nrounds = 4'
+    )
     plan = load_plan(write(text))
     by_policy = {setting.settings.migration.policy: setting.settings.migration for setting in plan.settings}
     assert by_policy["threshold"].policy_parameters == {"threshold_bytes": 1 << 20, "max_rounds": 30}

@@ -67,7 +67,8 @@ def test_an_analysis_that_breaks_fails_the_trial_and_leaves_its_traceback(small_
     result, store = perform(small_plan, analyse=broken)
     trial = trials(small_plan)[0]
     assert result.unexpected == {
-        trial.id: "failed: ZeroDivisionError: division by zero (a fault of the product; see failure.txt in the trial's folder)"
+        trial.id: "failed: ZeroDivisionError: division by zero "
+        "(a fault of the product; see failure.txt in the trial's folder)"
     }
     assert "ZeroDivisionError" in (store.trial_path(trial.id) / "failure.txt").read_text()
 
