@@ -7,6 +7,7 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 
+from unnoticed.results.frames import floats, records
 from unnoticed.results.plots.scene import Scene
 from unnoticed.results.plots.style import (
     AMBER,
@@ -18,8 +19,6 @@ from unnoticed.results.plots.style import (
     VERMILION,
     above,
     beside,
-    floats,
-    records,
     shorten,
     uprights,
 )

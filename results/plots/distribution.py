@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unnoticed.results.cells import Cell
+from unnoticed.results.frames import floats
 from unnoticed.results.plots.style import (
     BLUE,
     INK,
@@ -24,7 +25,6 @@ from unnoticed.results.plots.style import (
     beside,
     duration_ticks,
     figure,
-    floats,
     panel,
     render,
 )

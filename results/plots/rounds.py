@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unnoticed.results.cells import Cell
+from unnoticed.results.frames import floats
 from unnoticed.results.plots.style import (
     BLUE,
     INK,
@@ -20,7 +21,6 @@ from unnoticed.results.plots.style import (
     VERMILION,
     WIDTH,
     figure,
-    floats,
     heading,
     panel,
     render,

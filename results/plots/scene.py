@@ -8,7 +8,8 @@ from functools import cached_property
 import pandas as pd
 
 from unnoticed.results import schema
-from unnoticed.results.plots.style import CLIENT_COLOURS, records
+from unnoticed.results.frames import records
+from unnoticed.results.plots.style import CLIENT_COLOURS
 from unnoticed.results.store import Tables
 
 MAX_CLIENTS = len(CLIENT_COLOURS)  # drawn one by one; the worst ones, where there are more

@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -171,16 +170,6 @@ def tick_ms(value_ms: float) -> str:
     if value_ms < 1:
         return f"{format_number(value_ms * 1000)} µs"
     return f"{format_number(value_ms)} ms"
-
-
-def floats(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """A nullable column as float64 with NaN for NA."""
-    return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan), dtype=np.float64)
-
-
-def records(frame: pd.DataFrame) -> list[Any]:
-    """The rows of a frame, each with its columns as attributes."""
-    return list(frame.itertuples(index=False))
 
 
 def shorten(text: str, length: int) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unnoticed.results.frames import floats, records
 from unnoticed.results.plots import cutover
 from unnoticed.results.plots.scene import Scene
 from unnoticed.results.plots.style import (
@@ -22,10 +23,8 @@ from unnoticed.results.plots.style import (
     above,
     beside,
     figure,
-    floats,
     heading,
     panel,
-    records,
     render,
     shorten,
     tick_ms,

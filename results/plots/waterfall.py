@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unnoticed.results.frames import records
 from unnoticed.results.plots.style import (
     AMBER,
     BLUE,
@@ -19,7 +20,6 @@ from unnoticed.results.plots.style import (
     figure,
     heading,
     panel,
-    records,
     render,
     shorten,
 )
