@@ -19,7 +19,6 @@ def command(folder: str, *, as_json: bool) -> None:
     """
     path = folder_argument(folder)
     from unnoticed.results.report import write_report
-
     from unnoticed.results.store import RunFolder
 
     RunFolder(path).gather()

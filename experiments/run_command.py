@@ -74,10 +74,9 @@ def command(
 
         store = begin(folder, plan, gather(machine_noise=noise))
     from unnoticed.experiments.analysis import analyse
-    from unnoticed.results.report import write_report
-
     from unnoticed.experiments.progress import progress_for
     from unnoticed.experiments.runner import run
+    from unnoticed.results.report import write_report
 
     with progress_for() as progress:
         bench = _bench(bench_name, store.path, plan)
