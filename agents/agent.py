@@ -1,7 +1,8 @@
 """The agent: one process per host, told what to do over its control channel, reached by the other agent over TCP.
 
-Commands: `boot` (a guest, here and now), `migrate` (the guest, away), `verify` (the guest's RAM against what its
-counters say), `stop`. An incoming migration needs no command: the agent listens.
+Commands: `boot` (a guest, here and now), `expect` (a migration of this number), `migrate` (the guest, away), `announce`
+(the guest, out of turn), `verify` (its RAM against what its counters say), `stop`. An incoming migration needs no
+command: the agent listens.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class Agent:
                 fields = {key: value for key, value in command.items() if key != "command"}
                 report = Source(host, MigrationSettings(**fields)).run()
                 self._control.reply("migrated", **dataclasses.asdict(report))
+            case "announce":
+                self._host.announcer.send(host.announcements[command["announce"]])
+                self._control.reply("announced")
             case "verify":
                 self._control.reply("verified", **self._verify())
             case "stop":

@@ -44,7 +44,8 @@ _TICK_NS = 2_000_000  # how often the dirtier writes
 _BATCH_PAGES = 512  # the most it writes at once: about a millisecond, so that a pause never waits longer
 _BACKLOG_NS = 100_000_000  # what it may catch up on after a stall of the machine
 _PIECES = 4  # bulk pieces per connection and iteration
-_NOTSENT_BYTES = 128 << 10  # what may lie unsent in the kernel: less to move in a cutover
+# What may lie unsent in the kernel, at most and at least: the less, the less there is to move in a cutover.
+_NOTSENT_BYTES, _LEAST_NOTSENT_BYTES = 128 << 10, 16 << 10
 _SO_MAX_PACING_RATE = 47
 _TCP_NOTSENT_LOWAT = 25
 _GONE = (ConnectionResetError, BrokenPipeError, TimeoutError)
@@ -348,7 +349,10 @@ class Guest:
 
 
 def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s)
+    """Hold a download to its rate, and let no more of it lie unsent in the kernel than leaves in 5 ms."""
+    connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s.to_bytes(8, "little"))
+    notsent_bytes = min(max(rate_bytes_per_s // 200, _LEAST_NOTSENT_BYTES), _NOTSENT_BYTES)
+    connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, notsent_bytes)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:

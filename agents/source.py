@@ -29,7 +29,7 @@ from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.tcpinfo import read_tcp_info, socket_reading
 from unnoticed.workload import Kind
 
-_DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
+_DRAIN_NS = 500_000  # longest wait for the last acknowledgements before the gate closes
 _HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000

@@ -34,7 +34,9 @@ class Downtime:
 
     def __init__(self, raw: RawRecords) -> None:
         self._raw = raw
-        self._probes = {client: raw.probe(client, GUEST_STREAM) for client in raw.clients}
+        # Only what was sent in the time that is judged: later the bench may end an outage itself.
+        until_ns = raw.phase_ns("quiesce")
+        self._probes = {client: raw.probe(client, GUEST_STREAM).between(0, until_ns) for client in raw.clients}
 
     @cached_property
     def window(self) -> tuple[int, int]:
