@@ -22,7 +22,7 @@ def lose(switch, port, share, match):
     """Drop `share` of what matches and arrives at a port of the switch: behind one capture and before the other."""
     chain = f"type filter hook ingress device {port} priority 0"
     rule = f"{match} numgen random mod 10000 < {round(share * 10000)} counter drop"
-    switch.run("nft", "-f", "-", text=f"table netdev from_{port} {{\n chain c {{\n {chain};\n {rule}\n }}\n}}\n")
+    switch.run("nft", "-f", "-", text=f"table netdev loss_{port[-1]} {{\n chain c {{\n {chain};\n {rule}\n }}\n}}\n")
 
 
 def swallow(one, count):
@@ -133,7 +133,7 @@ def test_retransmits_counted_at_each_sender_are_those_of_the_kernel(
     path, observe, tmp_path, *, offloads, loss, congestion_control
 ):
     *pair, switch = path
-    for port, end, share in zip("ab", pair, loss, strict=True):
+    for port, end, share in zip(("to-a", "to-b"), pair, loss, strict=True):
         for namespace, interface in ((end, "eth0"), (switch, port)):
             namespace.run("ethtool", "-K", interface, "tso", offloads, "gso", offloads, "gro", offloads)
         lose(switch, port, share, "ip protocol tcp")
@@ -162,8 +162,8 @@ def test_retransmits_counted_at_each_sender_are_those_of_the_kernel(
 
 def test_syns_that_are_lost_count_at_both_ends(path, observe, tmp_path):
     a, b, switch = path
-    lose(switch, "a", 0.5, "tcp flags & syn == syn")
-    lose(switch, "b", 0.5, "tcp flags & syn == syn")
+    lose(switch, "to-a", 0.5, "tcp flags & syn == syn")
+    lose(switch, "to-b", 0.5, "tcp flags & syn == syn")
     observer = observe(observer_settings(tmp_path, a, b))
     readings = exchange(a, b, bulk_bytes=1000, requests=1, connections=8)
     assert observer.stop()["problems"] == []
