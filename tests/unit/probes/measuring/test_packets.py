@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from scapy.layers.inet import IP, TCP, UDP, ICMP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -58,7 +58,7 @@ def test_a_tcp_frame_is_read_as_scapy_reads_it(frames_of, name, tags, ip_options
     table = parse(frames_of([bytes(raw)], width=160))
     seen = Ether(bytes(raw))
     tcp = seen[TCP]
-    options = dict((key, value) for key, value in tcp.options if key not in ("NOP", "EOL"))
+    options = {key: value for key, value in tcp.options if key not in ("NOP", "EOL")}
     assert table.whole[0]
     assert table.source[0] == address(ENDS["src"])
     assert table.destination[0] == address(ENDS["dst"])
