@@ -152,7 +152,7 @@ def test_retransmits_counted_at_each_sender_are_those_of_the_kernel(
         assert sum(row.length for row in old) == info.bytes_retrans
         assert result.of_type("rto") + result.of_type("fast") + result.of_type("tlp") == result.retransmits
         assert sum(row.segments for row in old if row.spurious) == info.dsack_dups
-    # What Linux calls a fast retransmission is called so here, but for a few when recoveries follow one another closely.
+    # What Linux calls a fast retransmission is called so here, but for a few when recoveries follow closely.
     for point, end in zip("ab", pair, strict=True):
         fast, total = end.snmp("TCPFastRetrans", "RetransSegs")
         ours = sum(r.of_type("fast") for r in results.values() if r.flow.local_name.startswith(ADDRESSES[point]))

@@ -231,6 +231,14 @@ def test_what_the_receiver_reports_twice_was_spurious(trace, sacks):
     assert count(conversation).spurious == 1
 
 
+def test_one_report_of_duplicates_can_name_several_frames(trace):
+    conversation = opened(trace).send(1, 1000, **STAMPS)
+    for k in range(3):
+        conversation.send(1 + 100 * k, 100, after_ns=MS, **STAMPS)
+    conversation.hear(1001, sacks=[(1, 201)])
+    assert [row.spurious for row in count(conversation).rows] == [True, True, False]
+
+
 def test_a_table_without_tcp_has_no_flows(trace):
     assert count_retransmits(trace().table(), senders=[SENDER]) == []
     assert count_retransmits(opened(trace).table(), senders=[1]) == []
