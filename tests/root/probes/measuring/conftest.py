@@ -99,7 +99,7 @@ class ObserverChild:
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        assert self.receive() == {"reply": "ready"}
+        self.first = self.receive()
 
     def receive(self):
         line = self.process.stdout.readline()
@@ -129,8 +129,9 @@ def observe():
     """Start observers: `observer = observe(settings)`; `observer.stop()` gives the reply."""
     started = []
 
-    def start(settings):
+    def start(settings, *, first="ready"):
         started.append(ObserverChild(settings))
+        assert started[-1].first["reply"] == first, started[-1].first
         return started[-1]
 
     yield start
