@@ -198,10 +198,12 @@ def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int
     next. High: all of it. Needs no record of what was sent but the two gaps.
     """
     name = "answer_gap"
+    if len(samples) == 0:
+        return _outage(name, 0, 0, None, censored=True)
     answered = np.flatnonzero(samples.answered_ns != NEVER)
     order = answered[np.argsort(samples.answered_ns[answered], kind="stable")]
     times = samples.answered_ns[order]
-    last_sent = int(samples.sent_ns[-1]) if len(samples) else to_ns
+    last_sent = int(samples.sent_ns[-1])
     candidates = [
         _outage(
             name,
@@ -216,7 +218,7 @@ def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int
     ]
     # The end of the samples is an answer that was never seen.
     if len(times) == 0 or (samples.answered_ns[-1] == NEVER and last_sent >= from_ns):
-        start = int(times[-1]) if len(times) else int(samples.sent_ns[0]) if len(samples) else from_ns
+        start = int(times[-1]) if len(times) else int(samples.sent_ns[0])
         gap = last_sent - start
         candidates.append(_outage(name, gap, gap - 2 * samples.period_ns, None, start=start, censored=True))
     if not candidates:

@@ -160,3 +160,10 @@ def test_the_observer_ends_when_its_parent_is_gone(pair, observe, tmp_path):
     observer = observe(settings(tmp_path, [("a", a, "eth0")]))
     observer.process.stdin.close()
     assert observer.process.wait(10) == 1
+
+
+def test_what_cannot_be_captured_is_said_in_one_sentence(pair, observe, tmp_path):
+    a, _ = pair
+    refused = observe(settings(tmp_path, [("a", a, "eth9")]), first="error")
+    assert "Interface eth9 cannot be captured" in refused.first["message"]
+    assert refused.process.wait(10) == 1
