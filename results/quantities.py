@@ -95,7 +95,8 @@ def format_quantity(value: Any, unit: str) -> str:
             return format_share(number)
         case "1/s":
             return f"{format_number(number)}/s"
-    return format_number(number)
+    text = format_number(number)
+    return text.rstrip("0").rstrip(".") if "." in text else text  # half a segment is 0.5, not a measured 0.500
 
 
 def fixed_ms(value_ns: Any, *, digits: int = 2) -> str:

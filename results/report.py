@@ -6,6 +6,7 @@ the template alone decides on order and look. An undefined name in it is an erro
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +142,7 @@ class Report:
     @staticmethod
     def _shown(verdict: Verdict) -> Shown:
         clause = verdict.clause
-        metric, bound, figure = metrics.find(clause.metric), f"{clause.bound} {clause.value}", "?"
+        metric, bound, figure = metrics.find(clause.metric), verdicts.bound_words(clause, unit=""), "?"
         title = clause.text or f"{clause.statistic} of {clause.metric}"
         if metric is not None:
             unit = verdicts.unit_of(clause, metric)
@@ -306,13 +307,20 @@ def _without_quiet_connects(flows: pd.DataFrame) -> pd.DataFrame:
 
 def environment_of_templates() -> jinja2.Environment:
     """Jinja for the templates beside this module: HTML is escaped, and an undefined name is an error."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent / "templates"),
         undefined=jinja2.StrictUndefined,
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
+    return environment
+
+
+def unbroken(text: str) -> str:
+    """The same with a no-break space between each number and its unit, and within `n = 5`."""
+    return re.sub(r"(?<=[\d∞]) (?=(?:%|[nµm]?s|bytes|[KMGT]iB|[kMG]?bit/s|trials?|values?)(?![\w]))", "\u00a0", text)
 
 
 def write_report(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from unnoticed.results.quantities import (
     format_bytes,
     format_ns,
     format_number,
+    format_quantity,
     format_share,
 )
 from unnoticed.results.statistics import estimate, largest, median, numbers, percentile
@@ -73,7 +74,8 @@ def _typical_count(values: pd.Series[Any]) -> str:
     known = numbers(values)
     if not len(known):
         return NOTHING
-    return f"{format_number(median(known))} (≤ {format_number(largest(known))})"
+    typical, most = (format_quantity(value, "count") for value in (median(known), largest(known)))
+    return f"{typical} (max {most})"
 
 
 def _all(values: pd.Series[Any]) -> str:
@@ -102,7 +104,7 @@ def downtime(cells: Sequence[Cell]) -> Grid:
             rows.append((cell.label, name, str(len(known)), least, typical, interval, high, most))
     heads = (
         grid.text("setting"),
-        grid.text("time, ms"),
+        grid.text("time"),
         grid.number("trials", "with a value, not disturbed"),
         grid.number("least"),
         grid.number("median"),
@@ -110,7 +112,7 @@ def downtime(cells: Sequence[Cell]) -> Grid:
         grid.number("p95"),
         grid.number("most"),
     )
-    return Grid(caption="Blackout and perceived downtime", heads=heads, rows=tuple(rows))
+    return Grid(caption="Blackout and perceived downtime, ms", heads=heads, rows=tuple(rows))
 
 
 def steps(typical: pd.DataFrame, every: pd.DataFrame) -> Grid:
@@ -131,12 +133,12 @@ def steps(typical: pd.DataFrame, every: pd.DataFrame) -> Grid:
     heads = (
         grid.text("step"),
         grid.text("host"),
-        grid.number("this trial, ms"),
-        grid.number("median, ms", "over all trials of this setting"),
-        grid.number("p95, ms"),
-        grid.number("most, ms"),
+        grid.number("this trial"),
+        grid.number("median", "over all trials of this setting"),
+        grid.number("p95"),
+        grid.number("most"),
     )
-    return Grid(caption="Steps of the cutover", heads=heads, rows=tuple(rows))
+    return Grid(caption="Steps of the cutover, ms", heads=heads, rows=tuple(rows))
 
 
 def clients(outages: pd.DataFrame) -> Grid:
@@ -148,11 +150,11 @@ def clients(outages: pd.DataFrame) -> Grid:
     heads = (
         grid.text("client"),
         grid.text("estimator"),
-        grid.number("outage, ms"),
-        grid.number("at least, ms"),
-        grid.number("at most, ms"),
+        grid.number("outage"),
+        grid.number("at least"),
+        grid.number("at most"),
     )
-    return Grid(caption="What each client felt", heads=heads, rows=tuple(rows))
+    return Grid(caption="What each client felt, ms", heads=heads, rows=tuple(rows))
 
 
 def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:

@@ -200,7 +200,7 @@ def _scope(clause: Clause) -> str:
     for name, asked in clause.where.items():
         options = [asked] if isinstance(asked, (str, int, float)) else list(asked)
         shown = " or ".join(_spelling(option) if not isinstance(option, str) else option for option in options)
-        parts.append(f"in case {shown or 'without a name'}" if name == "case" else f"with {name} = {shown}")
+        parts.append(f"in case “{shown}”" if name == "case" else f"with {name} = {shown}")
     return "".join(f" {part}" for part in parts)
 
 

@@ -31,8 +31,8 @@ _HALF = _BAR / 72 / ROW / 2  # of a bar's height, in rows
 
 
 def rows_of(scene: Scene) -> int:
-    """How many rows the panel needs: one for each step and switch, two for each client."""
-    return len(scene.steps) + len(scene.relearned) + 2 * len(scene.clients)
+    """How many rows the panel needs: one for each step and switch, two for each client, and one at least."""
+    return max(1, len(scene.steps) + len(scene.relearned) + 2 * len(scene.clients))
 
 
 def draw_on(axes: Axes, scene: Scene) -> None:
@@ -47,7 +47,7 @@ def draw_on(axes: Axes, scene: Scene) -> None:
     labels = [*_steps(axes, scene, 0), *_switches(axes, scene, len(scene.steps))]
     for client in scene.clients:
         labels += _client(axes, scene, client, len(labels))
-    axes.set_yticks(range(rows), labels)
+    axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=SMALL, pad=6)
     axes.set_xticks(_ticks(window))
     axes.grid(axis="x", color=RULE, lw=0.6)

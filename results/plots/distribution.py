@@ -30,7 +30,7 @@ from unnoticed.results.plots.style import (
 )
 from unnoticed.results.quantities import format_ns
 
-_LEFT, _RIGHT, _TOP, _LANE, _GAP = 2.45, 1.1, 0.55, 0.33, 0.16
+_LEFT, _RIGHT, _TOP, _LANE, _GAP = 2.45, 1.1, 0.42, 0.33, 0.16
 _DOT = 0.058  # inches that a dot needs
 _LANES = (("blackout_ns", "blackout", BLUE, "o"), ("perceived_ns", "perceived", VERMILION, "D"))
 
@@ -95,7 +95,8 @@ def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], heigh
     disturbed = present["disturbed"].fillna(False).to_numpy(dtype=bool)
     if not len(values):
         gave_up = bool((cell.trials["outcome"] == "gave-up").all())
-        beside(axes, (edge, height), "gave up: the guest was never paused" if gave_up else "no value", shift=8)
+        why = "gave up: the guest was never paused" if gave_up and column == "blackout_ns" else "no value"
+        beside(axes, (edge, height), why, shift=8)
         return
     values = np.maximum(values, edge)
     decades = float(np.diff(np.log10(axes.get_xlim()))[0])

@@ -49,8 +49,8 @@ def _draw(cells: Sequence[Cell], rounds: pd.DataFrame) -> Figure:
         left = _LEFT + column * (width + _LEFT + _GAP)
         top = _HEAD + line * (_HEIGHT + _HEAD + 0.45)
         title = textwrap.wrap(cell.label, 34)[0] if cell.label else ""
-        heading(drawing, title, left=left - 0.42, top=top - 0.36)
-        heading(drawing, _shrink_words(cell), left=left - 0.42, top=top - 0.18, colour=MUTED, weight="normal")
+        heading(drawing, title, left=left - _LEFT, top=top - 0.36)
+        heading(drawing, _shrink_words(cell), left=left - _LEFT, top=top - 0.18, colour=MUTED, weight="normal")
         axes = panel(drawing, left=left, top=top, width=width, height=_HEIGHT)
         _lines(axes, cell.rows_of(rounds), highest, name_axis=line == lines - 1)
     return drawing

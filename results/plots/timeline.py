@@ -161,6 +161,7 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
     requests = scene.requests_of(client)
     at = (floats(requests["intended_ns"]) - scene.paused_ns) / 1e9
     latency_ms = (floats(requests["answered_ns"]) - floats(requests["intended_ns"])) / 1e6
+    unanswered = int(np.isnan(latency_ms).sum())  # all of them, not only those in the window
     inside = (at >= window[0]) & (at <= window[1])
     at, latency_ms = at[inside], np.maximum(latency_ms[inside], 1e-3)
     answered = ~np.isnan(latency_ms)
@@ -176,7 +177,7 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
     if not answered.all():
         never = at[~answered]
         axes.plot(never, np.full(len(never), high / 1.3), "x", color=VERMILION, ms=3, mew=0.8)
-        beside(axes, (never[-1], high / 1.3), f"{len(never)} never answered", color=VERMILION)
+        beside(axes, (never[-1], high / 1.3), f"{unanswered} never answered", color=VERMILION)
     axes.set_ylim(low, high)
     powers = [10.0**power for power in range(0, 6) if 10.0**power <= high]
     shown = powers if len(powers) <= 2 else [powers[0], powers[-1]]
