@@ -306,7 +306,7 @@ def test_the_claim_has_its_counter_cases():
     assert expected["dirty rate above the link"] == "gave-up"
     assert {"the claim", "idle guest", "no announcement", "stop-and-copy"} <= set(expected)
     assert {clause.where["case"] for clause in plan.clauses if clause.counter} == {
-        "no announcement",
+        "no announcement, quiet guest",
         "stop-and-copy",
         "dirty rate above the link",
     }
