@@ -101,7 +101,7 @@ class Agent:
 
 
 def main() -> None:
-    """Argument: JSON with place, address, key, announcements (both hex), guest (GuestSettings), guest_pid, gate, events."""
+    """Argument: JSON; place, address, key, announcements (both hex), guest (GuestSettings), guest_pid, gate, events."""
     settings = json.loads(sys.argv[1])
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])

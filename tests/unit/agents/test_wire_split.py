@@ -1,5 +1,7 @@
 """Cutting page runs into PAGES messages."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_the_pieces_hold_the_same_pages_in_order_and_each_keeps_to_the_limit(run
 @given(runs=ascending_runs(), most_pages=st.integers(1, 500))
 def test_no_two_pieces_that_follow_each_other_would_fit_into_one(runs, most_pages):
     pieces = list(wire.split(runs, most_pages=most_pages))
-    for one, next_one in zip(pieces, pieces[1:], strict=False):
+    for one, next_one in itertools.pairwise(pieces):
         assert one.bytes_due + int(next_one.runs[0, 1]) * 4096 > most_pages * 4096
 
 
