@@ -19,7 +19,10 @@ def memory(pages):
 
 
 def dirtied(pattern, working_set, writes, *, pages=None):
-    words, dirtier = memory(working_set if pages is None else pages), Dirtier(pattern=pattern, working_set_pages=working_set)
+    words, dirtier = (
+        memory(working_set if pages is None else pages),
+        Dirtier(pattern=pattern, working_set_pages=working_set),
+    )
     dirtier.write(words, start=0, stop=writes)
     return words, dirtier
 

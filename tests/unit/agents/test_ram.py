@@ -42,7 +42,12 @@ def test_new_memory_is_zero_and_has_no_used_slot(ram):
 
 
 def test_used_slots_ascend_and_are_all_that_are_not_free(ram):
-    for slot, state in ((1023, SlotState.GREETING), (0, SlotState.SERVING), (17, SlotState.FINISHING), (18, SlotState.FREE)):
+    for slot, state in (
+        (1023, SlotState.GREETING),
+        (0, SlotState.SERVING),
+        (17, SlotState.FINISHING),
+        (18, SlotState.FREE),
+    ):
         ram.quads[slot_base(slot) + Slot.STATE] = state
     assert ram.used_slots() == [0, 17, 1023]
 
