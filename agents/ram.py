@@ -40,6 +40,7 @@ class Super(IntEnum):
     DIRTY_PAGES_PER_S = 5
     PAGES_WRITTEN = 6  # by the dirtier, since the guest was booted
     RESUMES = 7
+    PAGES_SKIPPED = 8  # writes that were due, but could not be kept up with
 
 
 class Slot(IntEnum):

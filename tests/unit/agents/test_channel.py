@@ -111,14 +111,14 @@ def test_a_peer_that_resets_the_connection_is_an_error(channels):
     greet(source, destination)
     source.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     source.close()
-    with pytest.raises(PeerError, match="The source is gone: .*reset"):
+    with pytest.raises(PeerError, match=r"The source is gone: .*reset"):
         destination.receive()
     with pytest.raises(PeerError, match="The source is gone"):
         destination.send(wire.Abort("too late"))
 
 
 def test_a_peer_that_says_nothing_is_given_up(impatient, channels):
-    with pytest.raises(PeerError, match="The source said nothing for 0.02 s"):
+    with pytest.raises(PeerError, match=r"The source said nothing for 0\.02 s"):
         channels[1].receive()
 
 
@@ -140,7 +140,7 @@ def test_a_peer_that_says_half_of_something_is_given_up(impatient, channels):
     source, destination = channels
     hello = source.wire.send(wire.Hello(nonce=source.wire.nonce, memory_bytes=PAGE_BYTES))
     source.socket.sendall(hello[:50])
-    with pytest.raises(PeerError, match="The source said nothing for 0.02 s"):
+    with pytest.raises(PeerError, match=r"The source said nothing for 0\.02 s"):
         destination.receive()
 
 
@@ -159,7 +159,7 @@ def test_a_peer_that_says_a_little_now_and_then_is_given_up_as_well(hasty, chann
     trickler = threading.Thread(target=trickle)
     trickler.start()
     try:
-        with pytest.raises(PeerError, match="The source did not introduce itself within 0.05 s"):
+        with pytest.raises(PeerError, match=r"The source did not introduce itself within 0\.05 s"):
             destination.receive()
         assert len(destination.wire._received) < len(hello) - 1
     finally:

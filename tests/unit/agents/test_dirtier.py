@@ -58,13 +58,13 @@ def test_batches_make_the_same_memory_as_one_write_after_another(pattern, workin
 
 @given(
     pattern=patterns,
-    working_set=st.integers(1, 30),
-    spare=st.integers(0, 5),
+    pages=st.tuples(st.integers(1, 30), st.integers(0, 5)),
     writes=st.integers(0, 20_000),
     where=st.integers(0, 10**9),
     mask=st.integers(1, 2**64 - 1),
 )
-def test_any_single_word_that_is_changed_is_found(pattern, working_set, spare, writes, where, mask):
+def test_any_single_word_that_is_changed_is_found(pattern, pages, writes, where, mask):
+    working_set, spare = pages
     words, dirtier = dirtied(pattern, working_set, writes, pages=working_set + spare)
     page, word = divmod(where % ((working_set + spare) * PAGE_WORDS), PAGE_WORDS)
     words[FIRST_DIRTIER_PAGE + page, word] ^= np.uint64(mask)

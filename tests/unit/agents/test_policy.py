@@ -42,57 +42,57 @@ def decisions(policy, remaining, outlook=QUICK, **options):
     return [policy.decide(rounds[: n + 1], outlook) for n in range(len(rounds))]
 
 
-I, SW, G = Decision.ITERATE, Decision.SWITCH, Decision.GIVE_UP
+ON, SW, UP = Decision.ITERATE, Decision.SWITCH, Decision.GIVE_UP
 
 
 def test_fixed_rounds_counts_and_looks_at_nothing_else():
-    assert decisions(FixedRounds(rounds=3), [MIB, 99 * MIB, 0, 5]) == [I, I, SW, SW]
+    assert decisions(FixedRounds(rounds=3), [MIB, 99 * MIB, 0, 5]) == [ON, ON, SW, SW]
     assert decisions(FixedRounds(rounds=1), [99 * MIB]) == [SW]
 
 
 def test_threshold_switches_once_little_enough_is_left():
     policy = Threshold(threshold_bytes=MIB)
-    assert decisions(policy, [10 * MIB, MIB + 1, MIB, 0]) == [I, I, SW, SW]
+    assert decisions(policy, [10 * MIB, MIB + 1, MIB, 0]) == [ON, ON, SW, SW]
 
 
 def test_threshold_switches_after_its_most_rounds_however_much_is_left():
-    assert decisions(Threshold(threshold_bytes=0, max_rounds=3), [50 * MIB] * 3) == [I, I, SW]
+    assert decisions(Threshold(threshold_bytes=0, max_rounds=3), [50 * MIB] * 3) == [ON, ON, SW]
 
 
 def test_tcp_timeout_switches_exactly_when_the_rest_fits_under_the_smallest_timeout():
     fits = (QUICK.smallest_rto_ns - QUICK.fixed_ns) * BYTE_PER_S // 1_000_000_000
     assert decisions(TcpTimeout(), [fits - 4096]) == [SW]
-    assert decisions(TcpTimeout(), [fits + 4096]) == [I]
+    assert decisions(TcpTimeout(), [fits + 4096]) == [ON]
 
 
 def test_tcp_timeout_counts_the_fixed_cost_against_the_timeout():
     slow = Outlook(smallest_rto_ns=200_000_000, fixed_ns=200_000_001)
-    assert decisions(TcpTimeout(), [0], slow) == [I]
+    assert decisions(TcpTimeout(), [0], slow) == [ON]
 
 
 def test_tcp_timeout_without_connections_takes_the_least_timeout_of_linux():
     nobody = Outlook(smallest_rto_ns=None, fixed_ns=0)
     fits = BYTE_PER_S // 5
     assert decisions(TcpTimeout(), [fits - 4096], nobody) == [SW]
-    assert decisions(TcpTimeout(), [fits + 4096], nobody) == [I]
+    assert decisions(TcpTimeout(), [fits + 4096], nobody) == [ON]
 
 
 def test_tcp_timeout_does_not_take_an_impossible_timeout_of_zero_for_no_connections():
-    assert decisions(TcpTimeout(), [0], Outlook(smallest_rto_ns=0, fixed_ns=1)) == [I]
+    assert decisions(TcpTimeout(), [0], Outlook(smallest_rto_ns=0, fixed_ns=1)) == [ON]
 
 
 def test_tcp_timeout_gives_up_once_the_rest_has_not_shrunk_for_five_rounds():
-    assert decisions(TcpTimeout(), [60 * MIB] + [50 * MIB] * 8) == [I] * 6 + [G] * 3
+    assert decisions(TcpTimeout(), [60 * MIB] + [50 * MIB] * 8) == [ON] * 6 + [UP] * 3
 
 
 def test_tcp_timeout_goes_on_while_the_rest_shrinks_though_slowly():
     shrinking = [int(60 * MIB * 0.98**n) for n in range(20)]
-    assert decisions(TcpTimeout(), shrinking) == [I] * 20
+    assert decisions(TcpTimeout(), shrinking) == [ON] * 20
 
 
 def test_tcp_timeout_gives_up_after_its_most_rounds():
     shrinking = [int(600 * MIB * 0.9**n) for n in range(10)]
-    assert decisions(TcpTimeout(max_rounds=10), shrinking) == [I] * 9 + [G]
+    assert decisions(TcpTimeout(max_rounds=10), shrinking) == [ON] * 9 + [UP]
 
 
 @given(remaining=st.lists(st.integers(0, 1 << 34), min_size=1, max_size=31))
@@ -102,7 +102,7 @@ def test_tcp_timeout_never_switches_beyond_its_limit_and_always_comes_to_an_end(
         if TcpTimeout().decide(rounds[: n + 1], QUICK) is SW:
             assert expected_blackout_ns(rounds[: n + 1], QUICK) <= QUICK.smallest_rto_ns
     if len(rounds) >= 30:
-        assert TcpTimeout().decide(rounds, QUICK) is not I
+        assert TcpTimeout().decide(rounds, QUICK) is not ON
 
 
 def test_the_rate_is_the_best_of_the_rounds_that_were_long_enough_to_tell():

@@ -1,6 +1,7 @@
 """The guest's RAM as two processes see it: one memory, mapped twice."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,10 +68,10 @@ def test_more_memory_than_the_machine_has_is_refused_before_any_is_taken():
 
 
 def test_closing_gives_the_descriptor_and_the_memory_back():
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     ram = Ram.create(memory_bytes=BYTES)
     ram.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(ram.fd)
 
