@@ -97,9 +97,14 @@ class Agent:
         )
         written = quads[Super.PAGES_WRITTEN]
         wrong = writer.wrong_pages(guest.ram.words, written=written)
-        resumes = quads[Super.RESUMES]
+        found = {
+            "pages": guest.ram.pages,
+            "wrong_pages": wrong,
+            "pages_written": written,
+            "pages_skipped": quads[Super.PAGES_SKIPPED],
+            "resumes": quads[Super.RESUMES],
+        }
         guest.resume(moved=False)
-        found = {"pages": guest.ram.pages, "wrong_pages": wrong, "pages_written": written, "resumes": resumes}
         self._host.events.write("ram", **found)
         return {"here": True, **found}
 

@@ -31,6 +31,7 @@ from unnoticed.workload import Kind
 
 _DRAIN_NS = 500_000  # longest wait for the last acknowledgements before the gate closes
 _HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
+_PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
 
@@ -153,7 +154,8 @@ class Source:
         channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=self._guest.ram.memory_bytes))
         channel.expect(wire.Welcome)
         channel.send(wire.Proof())
-        channel.expect(wire.Prepared)
+        with channel.patience(_PREPARE_S + _PREPARE_S_PER_GIB * (self._guest.ram.memory_bytes >> 30)):
+            channel.expect(wire.Prepared)
         return channel
 
     def _precopy(self, tracker: DirtyTracker) -> None:
