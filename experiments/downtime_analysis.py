@@ -153,7 +153,7 @@ class Downtime:
             relearned = [time_ns for time_ns in relearned if time_ns >= migration.paused_ns]
         return Moments(
             steps=[
-                TimedStep(name=step["step"], place=step["place"], start_ns=step["start_ns"], end_ns=step["end_ns"])
+                TimedStep(name=step["step"], start_ns=step["start_ns"], end_ns=step["end_ns"])
                 for step in self._raw.named("step")
             ],
             paused_ns=migration.paused_ns,
