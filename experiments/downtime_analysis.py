@@ -78,10 +78,13 @@ class Downtime:
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine stood still while a client was without answers."""
-        start_ns = self.window[0]
-        end_ns = max(felt.outage.end_ns or start_ns for felt in self.felt)
-        return overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns) > 0
+        """Whether the machine stood still for a notable part of the time that a client was without answers."""
+        if self._raw.migration.paused_ns is None:
+            return False  # there was no cutover to disturb
+        start_ns, until_ns = self.window
+        end_ns = max(felt.outage.end_ns or until_ns for felt in self.felt)
+        stood_ns = overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns)
+        return stood_ns > _NOTABLE_SHARE * self.worst.outage_ns
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
@@ -198,6 +201,7 @@ class Downtime:
         )
 
 
+_NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
 
