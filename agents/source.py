@@ -26,7 +26,7 @@ from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_polic
 from unnoticed.agents.ram import Slot, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
-from unnoticed.tcpinfo import read_tcp_info, socket_reading
+from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 from unnoticed.workload import Kind
 
 _DRAIN_NS = 500_000  # longest wait for the last acknowledgements before the gate closes
@@ -97,6 +97,7 @@ class Source:
         self._rto_min_ns: int | None = None
         self._paused_ns: int | None = None
         self._connections: list[tuple[int, socket.socket]] = []
+        self._counters: list[tuple[int, tcp_repair.TcpState, TcpInfo]] = []
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
 
     def run(self) -> Report:
@@ -281,11 +282,13 @@ class Source:
             time.sleep(0.0002)
 
     def _dump(self) -> bytes:
-        """Every connection's state, packed."""
+        """Every connection's state, packed; what the kernel has counted for each is kept for the log."""
         parts: list[bytes] = []
         for slot, connection in self._connections:
             tcp_repair.enter(connection)
-            parts.append(tcp_repair.dump(connection, slot=slot).pack())
+            state, info = tcp_repair.dump(connection, slot=slot)
+            parts.append(state.pack())
+            self._counters.append((now_ns(), state, info))
         return b"".join(parts)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
@@ -306,23 +309,28 @@ class Source:
 
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
-        for slot, connection in self._connections:
-            self._log_counters(slot, connection)
+        for _, connection in self._connections:
             connection.close()
+        self._log_counters()
         discard(self._guest)
         self._host.guest = None
 
-    def _log_counters(self, slot: int, connection: socket.socket) -> None:
-        """The kernel's counters as they end here: timers may have sent something again, into the closed gate."""
-        base, quads = slot_base(slot), self._guest.ram.quads
-        kind = quads[base + Slot.KIND]
-        self._host.events.write(
-            "socket",
-            reason="dump",
-            workload=Kind(kind).name.lower() if kind else "unknown",
-            connection=quads[base + Slot.CONNECTION],
-            **socket_reading(connection),
-        )
+    def _log_counters(self) -> None:
+        """The kernel's counters when each connection was dumped; what its timers send later is void."""
+        quads = self._guest.ram.quads
+        for time_ns, state, info in self._counters:
+            base = slot_base(state.slot)
+            kind = quads[base + Slot.KIND]
+            self._host.events.write(
+                "socket",
+                time_ns=time_ns,
+                reason="dump",
+                workload=Kind(kind).name.lower() if kind else "unknown",
+                connection=quads[base + Slot.CONNECTION],
+                local="{}:{}".format(*state.local),
+                remote="{}:{}".format(*state.remote),
+                **asdict(info),
+            )
 
     def _require_channel(self) -> Channel:
         assert self._channel is not None

@@ -109,9 +109,30 @@ class RawRecords:
 
     @cached_property
     def guest_packets(self) -> Packets:
-        """What the guest sent and received, at whichever host, in order of time."""
-        both = merge([self.packets("guest-a"), self.packets("guest-b")])
+        """What the guest sent and received, at whichever host, in order of time.
+
+        Once a connection was dumped, its old socket is none of the guest's: what the timers of a kernel still make it
+        send, into a closed gate, is left out.
+        """
+        both = merge([self._packets_of_live_sockets(point) for point in ("guest-a", "guest-b")])
         return both.select(np.argsort(both.time_ns, kind="stable"))
+
+    def _packets_of_live_sockets(self, point: str) -> Packets:
+        packets = self.packets(point)
+        alive = np.ones(len(packets), dtype=np.bool_)
+        for event in self.named("socket"):
+            if event["reason"] == "dump" and str(event["who"]).removeprefix("agent-") == point.removeprefix("guest-"):
+                (local, local_port), (remote, remote_port) = (
+                    str(event[end]).rsplit(":", 1) for end in ("local", "remote")
+                )
+                alive &= ~(
+                    (packets.time_ns > int(event["time_ns"]))
+                    & (packets.source == address(local))
+                    & (packets.source_port == int(local_port))
+                    & (packets.destination == address(remote))
+                    & (packets.destination_port == int(remote_port))
+                )
+        return packets.select(alive)
 
     def probe(self, client: str, stream: int) -> Samples:
         """A client's probe train, with the kernel's stamps."""

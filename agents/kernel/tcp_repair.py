@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from unnoticed.errors import MigrationError
-from unnoticed.tcpinfo import read_tcp_info
+from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
 _TCP_MAXSEG = 2
@@ -155,8 +155,8 @@ def leave(connection: socket.socket, *, probe: bool = False) -> None:
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
 
 
-def dump(connection: socket.socket, *, slot: int) -> TcpState:
-    """Read a connection that is in repair mode.
+def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
+    """Read a connection that is in repair mode, and the kernel's counters for it.
 
     Raises MigrationError for a connection in a state that cannot be moved (anything but established or half-closed by
     the peer).
@@ -177,7 +177,7 @@ def dump(connection: socket.socket, *, slot: int) -> TcpState:
     write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
     send_queue = _peek(connection, _queued(connection, _SIOCOUTQ))
     timestamps = info.options & _INFO_TIMESTAMPS
-    return TcpState(
+    state = TcpState(
         slot=slot,
         local=connection.getsockname()[:2],
         remote=connection.getpeername()[:2],
@@ -197,6 +197,7 @@ def dump(connection: socket.socket, *, slot: int) -> TcpState:
         send_queue=send_queue,
         receive_queue=receive_queue,
     )
+    return state, info
 
 
 def restore(state: TcpState) -> socket.socket:
@@ -213,6 +214,8 @@ def restore(state: TcpState) -> socket.socket:
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
         connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
+        # Before `connect`, which works out the segment size: the option below alone would leave it at 536 bytes.
+        connection.setsockopt(_TCP, _TCP_MAXSEG, state.mss)
         connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         connection.bind(state.local)
         connection.connect(state.remote)
