@@ -30,7 +30,7 @@ from unnoticed.tcpinfo import read_tcp_info
 from unnoticed.workload import Kind
 
 _DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
-_HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
+_HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
 _PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
@@ -95,8 +95,10 @@ class Source:
         self._rounds: list[Round] = []
         self._bytes_sent = 0
         self._rto_min_ns: int | None = None
+        self._is_pausing = False
         self._paused_ns: int | None = None
         self._connections: list[tuple[int, socket.socket]] = []
+        self._lost: list[int] = []  # slots of connections that had ended before they could be dumped
         self._readings: list[dict[str, Any]] = []
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
 
@@ -116,7 +118,9 @@ class Source:
             outcome, reason = Outcome.FAILED, str(error)
         relinquished = self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME
         if not relinquished:
-            self._return_to_normal(reason)
+            reason = self._return_to_normal(reason)
+        elif resumed_ns is None:
+            reason = f"{reason} The guest was relinquished before that: if it runs, then at the destination."
         if tracker is not None:
             tracker.close()
         self._log()
@@ -135,7 +139,7 @@ class Source:
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
             tracker=tracker.name if tracker is not None else "none",
-            connections=len(self._connections) if self._paused_ns is not None else None,
+            connections=len(self._readings) if self._paused_ns is not None else None,
         )
         self._host.events.write("migration", source=self._host.place, **asdict(self._settings), **asdict(report))
         return report
@@ -228,6 +232,7 @@ class Source:
         with step("hush"):
             self._hush()
         with step("pause"):
+            self._is_pausing = True
             self._paused_ns = self._guest.pause()
         with step("drain"):
             self._connections = self._guest.connections()
@@ -245,7 +250,7 @@ class Source:
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
             self._bytes_sent += channel.send_pages(runs, self._guest.ram)
-            self._bytes_sent += channel.send(wire.GuestState(len(self._connections), blob), more=True)
+            self._bytes_sent += channel.send(wire.GuestState(len(self._readings), blob, tuple(self._lost)), more=True)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
@@ -257,17 +262,21 @@ class Source:
             )
         with step("await-ready"):
             ready = channel.expect(wire.Ready)
-            if ready.connections != len(self._connections):
-                raise MigrationError(f"{ready.connections} of {len(self._connections)} connections were restored.")
+            if ready.connections != len(self._readings):
+                raise MigrationError(f"{ready.connections} of {len(self._readings)} connections were restored.")
         with step("relinquish"):
             channel.send(wire.Relinquish())
         return channel.expect(wire.Resumed).time_ns
 
     def _hush(self) -> None:
-        """Let no new connection begin: its SYN is dropped unseen, and those half open get the time to finish."""
+        """Let no new connection begin: its SYN is dropped unseen. Those half open get the time to finish.
+
+        So do those that the guest has closed: they are the kernel's alone, and what they have to say would stay here.
+        """
         socket_filter.drop_new_connections(self._guest.listener)
         deadline_ns = now_ns() + _HANDSHAKE_NS
-        while self._host.handshakes.half_open() and now_ns() < deadline_ns:
+        handshakes = self._host.handshakes
+        while (handshakes.half_open() or handshakes.closing()) and now_ns() < deadline_ns:
             time.sleep(0.0002)
 
     def _drain(self) -> None:
@@ -287,7 +296,11 @@ class Source:
         quads = self._guest.ram.quads
         for slot, connection in self._connections:
             tcp_repair.enter(connection)
-            state, info = tcp_repair.dump(connection, slot=slot)
+            try:
+                state, info = tcp_repair.dump(connection, slot=slot)
+            except tcp_repair.ConnectionLostError:
+                self._lost.append(slot)
+                continue
             parts.append(state.pack())
             base = slot_base(slot)
             self._readings.append(
@@ -304,19 +317,26 @@ class Source:
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
-    def _return_to_normal(self, reason: str) -> None:
-        """The guest stays: wake its connections, open its gate, let it run."""
+    def _return_to_normal(self, reason: str) -> str:
+        """The guest stays: wake its connections, open its gate, let it run. Returns the reason, and what went wrong."""
         if self._channel is not None:
             self._channel.abort(reason)
-        socket_filter.accept_new_connections(self._guest.listener)
-        if self._paused_ns is None:
-            return
-        for _, connection in self._connections:
-            with contextlib.suppress(OSError):
-                tcp_repair.leave(connection, probe=True)
-            connection.close()
-        self._host.gate.set(PortState.FORWARDING)
-        self._guest.resume(moved=False)
+        try:
+            socket_filter.accept_new_connections(self._guest.listener)
+            if self._is_pausing:
+                for _, connection in self._connections:
+                    with contextlib.suppress(OSError):
+                        tcp_repair.leave(connection, probe=True)
+                    connection.close()
+                self._host.gate.set(PortState.FORWARDING)
+                self._guest.resume(moved=False)
+        except (MigrationError, OSError) as error:
+            reason = f"{reason} The guest could not go on here: {error}"
+        if not self._guest.is_alive:
+            reason = f"{reason} The guest's process has ended."
+            discard(self._guest)
+            self._host.guest = None
+        return reason
 
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""

@@ -137,9 +137,25 @@ def test_retransmits_counted_at_each_sender_are_those_of_the_kernel(pair, observ
     print()
     for point, end in (("a", a), ("b", b)):
         local = [r for r in results.values() if r.flow.local_name.startswith({"a": "10.9.0.1", "b": "10.9.0.2"}[point])]
-        print(point, {k: sum(r.of_type(k) for r in local) for k in ("rto", "fast", "tlp")}, "spurious",
-          sum(r.spurious for r in local),
-          dict(zip(names := ("TCPFastRetrans","TCPSlowStartRetrans","TCPLossProbes","TCPTimeouts","TCPDSACKRecv","RetransSegs"), end.snmp(*names))))
+        print(
+            point,
+            {k: sum(r.of_type(k) for r in local) for k in ("rto", "fast", "tlp")},
+            "spurious",
+            sum(r.spurious for r in local),
+            dict(
+                zip(
+                    names := (
+                        "TCPFastRetrans",
+                        "TCPSlowStartRetrans",
+                        "TCPLossProbes",
+                        "TCPTimeouts",
+                        "TCPDSACKRecv",
+                        "RetransSegs",
+                    ),
+                    end.snmp(*names),
+                )
+            ),
+        )
 
 
 def info_bytes(info):
