@@ -125,7 +125,7 @@ def test_a_signal_interrupts_and_a_second_one_does_not_disturb_the_taking_down(s
     result, _ = perform(small_plan, bench=Slow())
     assert result.interrupted
     assert len(taken_down) == 1
-    assert "Already stopping: the trial is being taken down." in quiet.text()
+    assert "Already stopping: " in quiet.text()
     assert signal.getsignal(signal.SIGINT) is before
 
 
