@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 KINDS = {
     "agent-a": ("unnoticed.agents.agent", '"place": "a"', "agent-a was killed by SIGKILL during {}"),
     "agent-b": ("unnoticed.agents.agent", '"place": "b"', "agent-b was killed by SIGKILL during {}"),
-    "guest": ("unnoticed.agents.guest", "guest-a", "agent-a failed: The guest process (pid {pid}) was killed by SIGKILL."),
+    "guest": ("unnoticed.agents.guest", "guest-a", "agent-a failed: The guest process (pid {pid}) was killed by SIG"),
     "observer": ("unnoticed.probes.observer", "", "observer was killed by SIGKILL during {}"),
     "control": ("unnoticed.probes.echo", "", "control was killed by SIGKILL during {}"),
     "prober": ("unnoticed.probes.prober", "", "c1-prober was killed by SIGKILL during {}"),
