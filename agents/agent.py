@@ -20,7 +20,7 @@ from unnoticed.agents import dirtier
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
-from unnoticed.agents.guest_process import GuestSettings
+from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -45,7 +45,10 @@ class Agent:
         self._control.reply("ready")
         while True:
             control, listener = self._control.fileno(), self._listener.fileno()
-            readable, _, _ = select.select([control, listener], [], [])
+            guest = self._host.guest
+            readable, _, _ = select.select([control, listener, *([guest] if guest else [])], [], [])
+            if guest in readable:
+                self._lose(guest)
             if listener in readable:
                 self._receive_guest()
             if control in readable:
@@ -63,6 +66,14 @@ class Agent:
             return
         arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
         self._control.reply("arrival", arrival=arrival.value)
+
+    def _lose(self, guest: GuestProcess | None) -> None:
+        """The guest has ended by itself, which it never should: what it leaves is cleared away, and the parent told."""
+        assert guest is not None
+        how = guest.how_it_ended()
+        discard(guest)
+        self._host.guest = None
+        self._control.reply("error", message=f"The guest process (pid {guest.pid}) {how}.")
 
     def _obey(self, command: Command) -> bool:
         """Carry out one command; False when it was the last."""
