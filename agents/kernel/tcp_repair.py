@@ -19,7 +19,7 @@ from unnoticed.errors import MigrationError
 from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
-_TCP_MAXSEG = 2
+_TCP_MAXSEG, _LARGEST_MAXSEG = 2, 32767  # MAX_TCP_WINDOW
 _TCP_CONGESTION = 13
 _TCP_REPAIR = 19
 _TCP_REPAIR_QUEUE = 20
@@ -160,6 +160,9 @@ def enter(connection: socket.socket) -> None:
 def leave(connection: socket.socket, *, probe: bool = False) -> None:
     """Leave repair mode: silently, as a resumed machine says nothing of its own accord, or with a window probe."""
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
+    # Repair mode took this away. A connection that outlives its process (in FIN-WAIT-2, say) would keep the next guest
+    # on this host from listening to its port.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
@@ -245,6 +248,9 @@ def restore(state: TcpState) -> socket.socket:
         connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
         connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        # The segment size is computed at the connect, and not again when the options say what was negotiated: without
+        # this it would be the default of 536 for good.
+        connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
         connection.bind(state.local)
         connection.connect(state.remote)
         options = struct.pack("=II", _OPTION_MAXSEG, state.mss)
