@@ -19,7 +19,7 @@ from unnoticed.errors import MigrationError
 from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
-_TCP_MAXSEG = 2
+_TCP_MAXSEG, _LARGEST_MAXSEG = 2, 32767  # MAX_TCP_WINDOW
 _TCP_CONGESTION = 13
 _TCP_REPAIR = 19
 _TCP_REPAIR_QUEUE = 20
@@ -160,7 +160,7 @@ def enter(connection: socket.socket) -> None:
 
 def leave(connection: socket.socket) -> None:
     """Leave repair mode silently, without a window probe: a resumed machine says nothing of its own accord."""
-    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF_NO_WINDOW_PROBE)
+    _leave(connection, _REPAIR_OFF_NO_WINDOW_PROBE)
 
 
 def hold(connection: socket.socket) -> SendWindow:
@@ -179,7 +179,14 @@ def release(connection: socket.socket, window: SendWindow | None) -> None:
     """Undo `hold`, with a window probe: its answer tells what the connection missed."""
     if window is not None:
         connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_reopened(_window(connection), window)))
-    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF)
+    _leave(connection, _REPAIR_OFF)
+
+
+def _leave(connection: socket.socket, how: int) -> None:
+    connection.setsockopt(_TCP, _TCP_REPAIR, how)
+    # Repair mode took this away. A connection that outlives its process (in FIN-WAIT-2, say) would keep the next guest
+    # on this host from listening to its port.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _window(connection: socket.socket) -> SendWindow:
@@ -281,9 +288,10 @@ def restore(state: TcpState) -> socket.socket:
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
         connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
-        # Before `connect`, which works out the segment size: the option below alone would leave it at 536 bytes.
-        connection.setsockopt(_TCP, _TCP_MAXSEG, state.mss)
         connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        # The segment size is computed at the connect, and not again when the options say what was negotiated: without
+        # this it would be the default of 536 for good.
+        connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
         connection.bind(state.local)
         connection.connect(state.remote)
         options = struct.pack("=II", _OPTION_MAXSEG, state.mss)

@@ -146,7 +146,7 @@ def test_a_host_that_has_a_guest_takes_no_other(stage):
 def test_nobody_there_is_a_failed_migration(stage):
     stage.boot()
     client = stage.load(bulk=False)
-    stage.kill(stage.agents["b"].pid)
+    stage.agents["b"].kill()
     stage.begin_migration("a", "b", expected=False)
     report = stage.end_migration("a")
     assert "cannot be reached" in report["reason"]
