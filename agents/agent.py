@@ -44,7 +44,8 @@ class Agent:
         while True:
             control, listener = self._control.fileno(), self._listener.fileno()
             guest = self._host.guest
-            readable, _, _ = select.select([control, listener, *([guest] if guest else [])], [], [])
+            watched: list[int | GuestProcess] = [control, listener, *([guest] if guest else [])]
+            readable, _, _ = select.select(watched, [], [])
             if guest in readable:
                 self._lose(guest)
             if listener in readable:
