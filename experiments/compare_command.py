@@ -22,4 +22,4 @@ def command(first: str, second: str, *, as_json: bool) -> None:
     from unnoticed.results.comparison import compare
 
     comparison = compare(*folders)
-    click.echo(json.dumps(comparison.document(), indent=1) if as_json else comparison.text())
+    click.echo(json.dumps(comparison.to_json(), indent=1) if as_json else comparison.to_text().rstrip("\n"))

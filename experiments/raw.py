@@ -13,7 +13,7 @@ import numpy as np
 from unnoticed.errors import RecordError
 from unnoticed.events import Event, read_events
 from unnoticed.experiments.settings import Settings
-from unnoticed.probes.packets import Packets, merge, parse
+from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
 from unnoticed.probes.pcap import read_pcap
 from unnoticed.probes.records import RequestRecords, read_requests
 from unnoticed.probes.samples import Samples, probe_samples
@@ -110,8 +110,7 @@ class RawRecords:
     @cached_property
     def guest_packets(self) -> Packets:
         """What the guest sent and received, at whichever host, in order of time."""
-        both = merge([self.packets("guest-a"), self.packets("guest-b")])
-        return both.select(np.argsort(both.time_ns, kind="stable"))
+        return merge([self._alive("a"), self._alive("b")])
 
     def probe(self, client: str, stream: int) -> Samples:
         """A client's probe train, with the kernel's stamps."""
@@ -129,6 +128,30 @@ class RawRecords:
             raise RecordError(f"{self.folder.name}: client {client} sent no probe.")
         return int(sent[0])
 
+    def _alive(self, place: str) -> Packets:
+        """The capture of the guest's port at a host, without what sockets sent there that had left it before.
+
+        A dumped socket is closed some time later. Its timers run until then, even in repair mode; what they send ends at
+        the closed gate. It is none of the connection's, which lives elsewhere, nor in the counters read at the dump.
+        """
+        packets = self.packets(f"guest-{place}")
+        left: dict[int, int] = {}
+        for event in self.named("socket"):
+            if event["reason"] == "dump" and event["who"] == f"agent-{place}":
+                left[_key_of_flow(event)] = int(event["time_ns"])
+        if not left:
+            return packets
+        names = np.array(sorted(left), np.uint64)
+        times = np.array([left[int(name)] for name in names], np.int64)
+        of_packets = (
+            (packets.destination.astype(np.uint64) << 32)
+            + (packets.destination_port.astype(np.uint64) << 16)
+            + packets.source_port
+        )
+        at = np.minimum(np.searchsorted(names, of_packets), len(names) - 1)
+        is_ghost = (packets.protocol == PROTOCOL_TCP) & (names[at] == of_packets) & (packets.time_ns > times[at])
+        return packets.select(~is_ghost)
+
     @property
     def _offsets(self) -> list[int]:
         offsets = [int(event["offset_ns"]) for event in self.named("clock")]
@@ -145,6 +168,12 @@ class RawRecords:
     @cached_property
     def _packets(self) -> dict[str, Packets]:
         return {}
+
+
+def _key_of_flow(reading: Mapping[str, Any]) -> int:
+    """The receiver's address and port and the sender's port, of a reading taken at the sender; it has one address."""
+    remote, remote_port = str(reading["remote"]).rsplit(":", 1)
+    return (address(remote) << 32) + (int(remote_port) << 16) + int(str(reading["local"]).rsplit(":", 1)[1])
 
 
 def socket_events(raw: RawRecords, *, of_clients: bool) -> Iterator[Mapping[str, Any]]:

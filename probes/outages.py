@@ -112,9 +112,15 @@ def _longest_gap(samples: Samples, from_ns: int, to_ns: int) -> int | None:
 
 
 def usual_answer_ns(samples: Samples) -> int:
-    """The median time an answer takes; 0 without any."""
+    """The median time an answer takes, of those at most a period slower than the lower quartile; 0 without any.
+
+    Of all answers it would be a held one's wait where a long outage holds more than half of the probes.
+    """
     answered = samples.answered_ns != NEVER
-    return int(np.median((samples.answered_ns - samples.sent_ns)[answered])) if answered.any() else 0
+    if not answered.any():
+        return 0
+    took = (samples.answered_ns - samples.sent_ns)[answered]
+    return int(np.median(took[took <= np.quantile(took, 0.25) + samples.period_ns]))
 
 
 def time_stamp(
@@ -124,8 +130,8 @@ def time_stamp(
 
     A run of probes, each lost or answered `late_ns` (default: one period) later than usual, is an outage. It began
     between the last probe before the run and the first in it: half-way is the estimate. It ended between the last lost
-    probe and the next one answered in time, half-way again; but no later than the first late answer of the run left
-    the other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times
+    probe and the next one answered in time (or what that one waited longer than usual), half-way again; but no later
+    than the first late answer of the run left the other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times
     of the answered ones around, less the period. Without a run it is the longest answer, less the usual one.
     """
     name = "time_stamp"
@@ -168,7 +174,8 @@ def _time_stamp_of_run(
     if known_start:
         start_low = float(sent[first - 1])
     end_low = float(sent[lost_in_run[-1]]) if len(lost_in_run) else start_high
-    end_high = float(sent[behind]) if known_end else None
+    # The first probe answered in time may have been held too, for less than it takes to count as late.
+    end_high = max(float(sent[behind]), float(answered[behind] - usual)) if known_end else None
     if len(late_in_run):
         # What was held left when the outage was over: the first late answer says when.
         released = float(answered[late_in_run].min() - usual)
