@@ -68,9 +68,8 @@ class Agent:
         arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
         self._control.reply("arrival", arrival=arrival.value)
 
-    def _lose(self, guest: GuestProcess | None) -> None:
+    def _lose(self, guest: GuestProcess) -> None:
         """The guest has ended by itself, which it never should: what it leaves is cleared away, and the parent told."""
-        assert guest is not None
         how = guest.how_it_ended()
         discard(guest)
         self._host.guest = None

@@ -71,8 +71,7 @@ class _LazyGroup(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # The reader of stdout has gone (`| head`); Python must not try to flush to it again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            forget_stdout()
             ctx.exit(EXIT_FAILED)
 
 
@@ -84,6 +83,11 @@ def main() -> None:
     Unnoticed builds a network on this machine, migrates a live guest across it under load, and measures what each
     client felt. Start with: unnoticed run demo
     """
+
+
+def forget_stdout() -> None:
+    """The reader of stdout has gone (`| head`); Python must not try to flush to it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def folder_argument(name: str) -> Path:

@@ -2,16 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from unnoticed.experiments.grid import Trial
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+class Unread(io.TextIOBase):
+    """A stream that may lose its reader (`2>&1 | head`, a terminal that was closed): a run goes on without."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def fileno(self) -> int:
+        if self._stream is None:
+            raise io.UnsupportedOperation("no stream")
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # what rich asks to know which characters it can draw
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
 
 class RunProgress:
@@ -21,7 +53,7 @@ class RunProgress:
     """
 
     def __init__(self, *, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = Unread(stream or sys.stderr)
         self._total = 0
         self._done = 0
         self._timed = 0
@@ -93,7 +125,7 @@ class LiveProgress(RunProgress):
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             TextColumn("[dim]{task.fields[last]}"),
-            console=Console(file=self._stream, stderr=stream is None),
+            console=Console(file=cast(IO[str], self._stream), stderr=stream is None),
             transient=True,
         )
         self._task: TaskID | None = None
@@ -129,7 +161,7 @@ class LiveProgress(RunProgress):
 def progress_for(stream: TextIO | None = None) -> RunProgress:
     """The live line where the stream is a terminal, else plain lines."""
     stream = stream or sys.stderr
-    return LiveProgress(stream=stream) if stream.isatty() else RunProgress(stream=stream)
+    return LiveProgress(stream=stream) if stream is not None and stream.isatty() else RunProgress(stream=stream)
 
 
 def result_words(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -11,11 +12,13 @@ import click
 
 from unnoticed import own_root
 from unnoticed.errors import MachineError
+from unnoticed.experiments.cli import forget_stdout
 from unnoticed.experiments.plan import Plan, load_plan, trials
 
 if TYPE_CHECKING:
     from unnoticed.experiments.bench import Bench
     from unnoticed.experiments.runner import RunResult
+    from unnoticed.results.store import RunFolder
     from unnoticed.results.verdicts import Verdict
 
 _NOISE_S = 1.0
@@ -76,16 +79,27 @@ def command(
         from unnoticed.results.environment import gather
 
         store = begin(folder, plan, gather(machine_noise=noise))
+    result = _run(plan, store, bench_name)
+    try:
+        click.echo(json.dumps(document(result, plan), indent=1) if as_json else text(result))
+    except OSError:  # nobody reads it; what the run came to does not depend on that
+        forget_stdout()
+    raise SystemExit(result.exit_code)
+
+
+def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
     from unnoticed.experiments.analysis import analyse
+    from unnoticed.experiments.interrupts import one_interrupt, shielded
     from unnoticed.experiments.progress import progress_for
     from unnoticed.experiments.runner import run
     from unnoticed.results.report import write_report
 
-    with progress_for() as progress:
-        bench = _bench(bench_name, store.path, plan)
-        result = run(plan, store, bench=bench, analyse=analyse, report=write_report, progress=progress)
-    click.echo(json.dumps(document(result, plan), indent=1) if as_json else text(result))
-    raise SystemExit(result.exit_code)
+    with contextlib.ExitStack() as at_end:
+        progress = at_end.enter_context(progress_for())
+        at_end.enter_context(one_interrupt(progress.note))
+        with shielded():  # a bench that exists is closed
+            bench = at_end.enter_context(contextlib.closing(_bench(bench_name, store.path, plan)))
+        return run(plan, store, bench=bench, analyse=analyse, report=write_report, progress=progress)
 
 
 def _bench(name: str, folder: Path, plan: Plan) -> Bench:
@@ -131,7 +145,7 @@ def text(result: RunResult) -> str:
             lines += [f"  [{verdict.finding.value}] {_verdict_text(verdict)}" for verdict in verdicts]
     lines += [
         "",
-        f"Report: {result.report}" if result.report else f"Nothing to report yet; the run is in {result.folder}",
+        f"Report: {result.report}" if result.report else f"No report yet; the run is in {result.folder}",
     ]
     return "\n".join(lines)
 

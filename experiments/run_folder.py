@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unnoticed.results.store import RunFolder
 
 RUNS = Path("results/runs")
+_BEGUN = ("plan.toml", "environment.json", "run.json")  # in a folder with no more than these no trial has begun
 
 
 def new_folder(plan: Plan, *, out: Path | None, now: datetime | None = None, runs: Path = RUNS) -> Path:
@@ -36,7 +37,7 @@ def new_folder(plan: Plan, *, out: Path | None, now: datetime | None = None, run
         raise PlanError(
             f"--out {out}: a run is in there already; add --resume to go on with it, or name another folder."
         )
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(path.name.removesuffix(".partial") not in _BEGUN for path in out.iterdir()):
         raise PlanError(
             f"--out {out}: the folder is not empty, and no run made what is in it; name one that is new or empty."
         )
@@ -102,13 +103,21 @@ def describe(plan: Plan) -> Run:
 
 
 def begin(folder: Path, plan: Plan, environment: Document) -> RunFolder:
-    """Make the folder of a new run and what describes it. run.json comes last: with it, the folder is a run's."""
+    """Make the folder of a new run and what describes it. run.json comes last: with it, the folder is a run's.
+
+    Raises PlanError where it cannot be written.
+    """
     from unnoticed.results.store import RunFolder
 
     store = RunFolder(folder)
-    store.write_plan(plan.text)
-    store.write_environment(environment)
-    store.write_run(describe(plan))
+    try:
+        store.write_plan(plan.text)
+        store.write_environment(environment)
+        store.write_run(describe(plan))
+    except OSError as error:
+        raise PlanError(
+            f"{folder}: the run's folder cannot be written ({error.strerror}); name another one with --out."
+        ) from error
     return store
 
 

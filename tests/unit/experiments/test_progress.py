@@ -63,3 +63,26 @@ def test_the_time_left_is_told_until_nothing_is_left(trial_of):
     lines = stream.getvalue().splitlines()
     assert lines[1].endswith("; about 0 s left")
     assert lines[3].endswith(": completed")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_reader_that_goes_away_does_not_end_the_run(terminal, trial_of):
+    class Gone(io.StringIO):
+        def isatty(self):
+            return terminal
+
+        def write(self, text):
+            raise BrokenPipeError
+
+    with progress_for(Gone()) as progress:
+        progress.run_begins(total=1, done=0)
+        progress.trial_begins(trial_of())
+        progress.phase("warm-up")
+        progress.note("Already stopping.")
+        progress.trial_ends(trial_of(), {"outcome": "completed"})
+
+
+def test_a_run_without_a_stderr_goes_on_in_silence(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with progress_for() as progress:
+        progress.note("nobody reads this")

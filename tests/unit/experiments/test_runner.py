@@ -287,3 +287,17 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_trial_is_not_failed(
     assert bench.closed
     monkeypatch.undo()
     assert RunFolder(tmp_path / "run").recorded() == {trials(small_plan)[0].id}
+
+
+def test_a_folder_in_which_a_run_was_killed_before_it_began_is_as_good_as_empty(small_plan, tmp_path):
+    out = tmp_path / "run"
+    begin(out, small_plan, {})
+    (out / "run.json").rename(out / "run.json.partial")
+    assert new_folder(small_plan, out=out) == out
+
+
+def test_a_folder_that_cannot_be_written_is_refused_with_a_sentence(small_plan):
+    from pathlib import Path
+
+    with pytest.raises(PlanError, match=r"^/proc/self/run: the run's folder cannot be written \(.*\); name another"):
+        begin(Path("/proc/self/run"), small_plan, {})
