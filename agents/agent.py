@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import select
 import socket
 import sys
@@ -19,7 +20,7 @@ from unnoticed.agents import dirtier
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
-from unnoticed.agents.guest_process import GuestSettings
+from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -27,6 +28,7 @@ from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import Super
 from unnoticed.agents.source import MigrationSettings, Source
 from unnoticed.control import Command, Control, ParentGoneError
+from unnoticed.errors import MigrationError, UnnoticedError
 from unnoticed.events import EventLog
 
 
@@ -43,34 +45,51 @@ class Agent:
         self._control.reply("ready")
         while True:
             control, listener = self._control.fileno(), self._listener.fileno()
-            readable, _, _ = select.select([control, listener], [], [])
+            guest = self._host.guest
+            watched = [control, listener] if guest is None else [control, listener, guest.fileno()]
+            readable, _, _ = select.select(watched, [], [])
+            if guest is not None and guest.fileno() in readable:
+                self._lose(guest)
             if listener in readable:
-                connection, _ = self._listener.accept()
-                arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
-                self._control.reply("arrival", arrival=arrival.value)
+                self._receive_guest()
             if control in readable:
                 for command in self._control.receive():
-                    if not self._obey(command):
-                        return
+                    try:
+                        if not self._obey(command):
+                            return
+                    except (UnnoticedError, OSError, TypeError, ValueError) as error:  # a guest that is here runs on
+                        self._control.reply("error", message=str(error))
+
+    def _receive_guest(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # gone before it was accepted
+            return
+        arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
+        self._control.reply("arrival", arrival=arrival.value)
+
+    def _lose(self, guest: GuestProcess | None) -> None:
+        """The guest has ended by itself, which it never should: what it leaves is cleared away, and the parent told."""
+        assert guest is not None
+        how = guest.how_it_ended()
+        discard(guest)
+        self._host.guest = None
+        self._control.reply("error", message=f"The guest process (pid {guest.pid}) {how}.")
 
     def _obey(self, command: Command) -> bool:
         """Carry out one command; False when it was the last."""
         host = self._host
         match command["command"]:
             case "boot":
-                host.guest = host.new_guest(memory_bytes=command["memory_bytes"])
-                host.guest.boot(
-                    working_set_bytes=command["working_set_bytes"],
-                    dirty_bytes_per_s=command["dirty_bytes_per_s"],
-                    pattern=command["pattern"],
-                )
-                host.guest.resume(moved=False)
+                self._boot(command)
                 self._control.reply("booted")
             case "expect":
                 self._expected, self._fail_at = command["number"], command.get("fail_at")
                 self._control.reply("expecting")
             case "migrate":
                 fields = {key: value for key, value in command.items() if key != "command"}
+                if host.guest is None:
+                    raise MigrationError(f"There is no guest on host {host.place} to be migrated.")
                 report = Source(host, MigrationSettings(**fields)).run()
                 self._control.reply("migrated", **dataclasses.asdict(report))
             case "announce":
@@ -85,6 +104,22 @@ class Agent:
                 return False
         return True
 
+    def _boot(self, command: Command) -> None:
+        if self._host.guest is not None:
+            raise MigrationError(f"Host {self._host.place} already has a guest.")
+        guest = self._host.new_guest(memory_bytes=command["memory_bytes"])
+        try:
+            guest.boot(
+                working_set_bytes=command["working_set_bytes"],
+                dirty_bytes_per_s=command["dirty_bytes_per_s"],
+                pattern=command["pattern"],
+            )
+            guest.resume(moved=False)
+        except BaseException:
+            discard(guest)
+            raise
+        self._host.guest = guest
+
     def _verify(self) -> dict[str, Any]:
         """Stop the guest for as long as it takes to look at every page of the dirtier's area."""
         guest = self._host.guest
@@ -97,9 +132,14 @@ class Agent:
         )
         written = quads[Super.PAGES_WRITTEN]
         wrong = writer.wrong_pages(guest.ram.words, written=written)
-        resumes = quads[Super.RESUMES]
+        found = {
+            "pages": guest.ram.pages,
+            "wrong_pages": wrong,
+            "pages_written": written,
+            "pages_skipped": quads[Super.PAGES_SKIPPED],
+            "resumes": quads[Super.RESUMES],
+        }
         guest.resume(moved=False)
-        found = {"pages": guest.ram.pages, "wrong_pages": wrong, "pages_written": written, "resumes": resumes}
         self._host.events.write("ram", **found)
         return {"here": True, **found}
 
@@ -107,6 +147,8 @@ class Agent:
 def main() -> None:
     """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events."""
     settings = json.loads(sys.argv[1])
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
     gate = BridgePort(settings["gate"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from unnoticed.agents import stream, wire
@@ -13,8 +16,10 @@ from unnoticed.agents.ram import Ram
 from unnoticed.errors import PeerError
 
 PORT = 7100
-_SILENCE_S = 10  # a peer that says or takes nothing for so long is given up
-_SO_MAX_PACING_RATE = 47
+_SILENCE_S = 10.0  # a peer that says or takes nothing for so long is given up
+_GREETING_S = 10.0  # a peer must have proved itself after so long, however busily it talks
+_UNPROVEN = {wire.State.GREETING, wire.State.GREETED, wire.State.PROVING}
+_SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 
 M = TypeVar("M", bound=wire.Message)
 
@@ -25,13 +30,14 @@ class Channel:
     def __init__(self, connection: socket.socket, *, role: wire.Role, key: bytes, rate_bytes_per_s: int = 0) -> None:
         self.socket = connection
         self.wire = wire.Wire(role, key=key, nonce=os.urandom(wire.NONCE_BYTES))
-        limit = struct.pack("@ll", _SILENCE_S, 0)
+        self._silence_s = _SILENCE_S
+        self._proved_by = time.monotonic() + _GREETING_S
         connection.setblocking(True)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_SILENCE_S))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SILENCE_S))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if rate_bytes_per_s:
-            connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s)
+            connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", rate_bytes_per_s))
 
     def send(self, message: wire.Message, *, more: bool = False) -> int:
         """Send a message; returns its bytes. `more` if something follows at once. Raises PeerError."""
@@ -61,13 +67,26 @@ class Channel:
             try:
                 data = self.socket.recv(self.wire.wanted)
             except BlockingIOError:
-                raise PeerError(f"The {self.wire.role.peer.value} said nothing for {_SILENCE_S} s.") from None
+                raise PeerError(f"The {self.wire.role.peer.value} said nothing for {self._silence_s:g} s.") from None
             except OSError as error:
                 raise PeerError(f"The {self.wire.role.peer.value} is gone: {error}.") from error
+            if self.wire.state in _UNPROVEN and time.monotonic() > self._proved_by:
+                raise PeerError(f"The {self.wire.role.peer.value} did not introduce itself within {_GREETING_S:g} s.")
             message = self.wire.receive(data)
         if isinstance(message, wire.Abort):
             raise PeerError(f"The {self.wire.role.peer.value} gave up: {message.reason}")
         return message
+
+    @contextmanager
+    def patience(self, silence_s: float) -> Iterator[None]:
+        """Bear a longer silence of the peer within the block."""
+        self._silence_s = silence_s
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(silence_s))
+        try:
+            yield
+        finally:
+            self._silence_s = _SILENCE_S
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_SILENCE_S))
 
     def expect(self, kind: type[M]) -> M:
         """The next message, which the protocol's state says must be of this kind."""
@@ -85,3 +104,8 @@ class Channel:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _timeval(seconds: float) -> bytes:
+    """Struct timeval."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Callable
 from enum import Enum
 
 from unnoticed.agents import wire
@@ -14,7 +15,7 @@ from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.tcp_repair import TcpState
-from unnoticed.agents.ram import Slot, slot_base
+from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
@@ -24,6 +25,7 @@ class Arrival(Enum):
 
     RESUMED = "resumed"  # the guest runs here
     REFUSED = "refused"  # it never became ours
+    LOST = "lost"  # it had become ours, but its process here did not come up: it runs nowhere
 
 
 class Destination:
@@ -37,6 +39,8 @@ class Destination:
         self._guest: GuestProcess | None = None
         self._states: list[TcpState] = []
         self._connections: list[socket.socket] = []
+        self._lost: tuple[int, ...] = ()
+        self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
@@ -54,8 +58,7 @@ class Destination:
         finally:
             if self._channel.wire.state not in {wire.State.RELINQUISHED, wire.State.DONE}:
                 self._channel.close()
-        self._resume(commit)
-        return Arrival.RESUMED
+        return self._resume(commit)
 
     def _prepare(self) -> None:
         """Greet; allocate and fault in the RAM; start the guest's shell."""
@@ -65,6 +68,8 @@ class Destination:
         channel.expect(wire.Proof)
         if self._host.guest is not None:
             raise MigrationError(f"Host {self._host.place} already has a guest.")
+        if hello.memory_bytes < SMALLEST_BYTES:
+            raise PeerError(f"The source has a guest of {hello.memory_bytes} bytes: too small to be one.")
         try:
             self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes)
         except OSError as error:
@@ -111,37 +116,44 @@ class Destination:
                 position += length
         except ValueError as error:
             raise PeerError(f"The guest's connections cannot be read: {error}.") from error
-        if [state.slot for state in self._states] != self._guest.ram.used_slots():
+        used, self._lost = self._guest.ram.used_slots(), message.lost
+        moved = [slot for slot in used if slot not in message.lost]
+        if [state.slot for state in self._states] != moved or len(moved) != message.connections:
             raise PeerError("The guest's connections are not those that its RAM knows.")
         with self._host.namespace.entered():
             for state in self._states:
                 self._connections.append(tcp_repair.restore(state))
         self._guest.hand_over(self._connections)
 
-    def _resume(self, commit: wire.Commit) -> None:
-        """The guest is ours: open the gate, announce, let its connections speak, let it run."""
+    def _resume(self, commit: wire.Commit) -> Arrival:
+        """The guest is ours: open the gate, announce, let its connections speak, let it run.
+
+        There is no way back: what fails here is noted, and the guest runs all the same.
+        """
         assert self._guest is not None
-        step = self._cutover.step
-        with step("open-gate"):
-            self._host.gate.set(PortState.FORWARDING)
+        self._tell_ram()
         frames = self._host.announcements[commit.announce]
-        with step("announce"):
-            announced_ns = now_ns()
-            self._host.announcer.send(frames)
-        with step("revive"):
-            for state, connection in zip(self._states, self._connections, strict=True):
-                tcp_repair.leave(connection)
-                tcp_repair.send_unsent(connection, state)
-                if state.peer_closed:
-                    self._guest.ram.quads[slot_base(state.slot) + Slot.PEER_CLOSED] = 1
-        with step("resume"):
-            resumed_ns = self._guest.resume(moved=True)
+        self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
+        announced_ns = now_ns()
+        self._do("announce", lambda: self._host.announcer.send(frames))
+        self._do("revive", self._revive)
+        try:
+            with self._cutover.step("resume"):
+                resumed_ns = self._guest.resume(moved=True)
+        except MigrationError as error:
+            self._troubles.append(("resume", str(error)))
+            self._channel.close()
+            self._drop()
+            return Arrival.LOST
         self._host.guest = self._guest
-        self._channel.send(wire.Resumed(resumed_ns))
+        try:
+            self._channel.send(wire.Resumed(resumed_ns))
+        except PeerError as error:  # the source has gone: nothing is lost with it
+            self._troubles.append(("report", str(error)))
         self._channel.close()
         for connection in self._connections:
             connection.close()  # the guest has its own descriptors of them
-        self._cutover.report(self._host.events)
+        self._report()
         self._host.events.write(
             "announced",
             time_ns=announced_ns,
@@ -150,10 +162,47 @@ class Destination:
             announce=commit.announce,
             frames=len(frames),
         )
+        return Arrival.RESUMED
+
+    def _do(self, step: str, action: Callable[[], None]) -> None:
+        """Carry out a step whose failure is noted and changes nothing else."""
+        try:
+            with self._cutover.step(step):
+                action()
+        except (UnnoticedError, OSError) as error:
+            self._troubles.append((step, str(error)))
+
+    def _tell_ram(self) -> None:
+        """Tell the guest's RAM of the connections that have ended, wholly or by half: their new sockets cannot."""
+        assert self._guest is not None
+        quads = self._guest.ram.quads
+        for state in self._states:
+            if state.peer_closed:
+                quads[slot_base(state.slot) + Slot.PEER_CLOSED] = 1
+        for slot in self._lost:
+            quads[slot_base(slot) + Slot.STATE] = SlotState.FREE
+
+    def _revive(self) -> None:
+        """Let every connection speak."""
+        for state, connection in zip(self._states, self._connections, strict=True):
+            try:
+                tcp_repair.leave(connection)
+                tcp_repair.send_unsent(connection, state)
+            except (MigrationError, OSError) as error:  # the guest will find it broken, as if the client had reset it
+                self._troubles.append(("revive", f"{state.remote[0]}:{state.remote[1]}: {error}"))
+                tcp_repair.abort(connection)
 
     def _drop(self) -> None:
         for connection in self._connections:
             connection.close()  # in repair mode: silent
         if self._guest is not None:
             discard(self._guest)
+        self._report()
+
+    def _report(self) -> None:
+        """Log what could not be logged while the guest stood still."""
         self._cutover.report(self._host.events)
+        for step, reason in self._troubles:
+            self._host.events.write("trouble", migration=self._number, place=self._host.place, step=step, reason=reason)
+        for slot in self._lost:
+            self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

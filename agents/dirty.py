@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol
 
 from unnoticed.agents.guest_process import GuestProcess
@@ -40,13 +41,18 @@ class WriteProtectTracker:
             )
         self._fd = guest.tracker_fd
         self._start, self._length = guest.address, guest.ram.memory_bytes
-        userfaultfd.register(self._fd, start=self._start, length=self._length)
         self._scanner = pagemap.WrittenScanner(guest.pid, start=self._start, length=self._length)
-        self._scanner.scan()  # everything counts as written at first: protect it
+        try:
+            userfaultfd.register(self._fd, start=self._start, length=self._length)
+            self._scanner.scan()  # everything counts as written at first: protect it
+        except BaseException:
+            self.close()
+            raise
 
     def harvest(self) -> Runs:
         return self._scanner.scan()
 
     def close(self) -> None:
         self._scanner.close()
-        userfaultfd.unregister(self._fd, start=self._start, length=self._length)
+        with contextlib.suppress(OSError):  # the guest is gone, and its memory with it
+            userfaultfd.unregister(self._fd, start=self._start, length=self._length)

@@ -9,10 +9,13 @@ on from the memory and the connections alone.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import os
+import resource
 import select
 import socket
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,9 +49,9 @@ _BACKLOG_NS = 100_000_000  # what it may catch up on after a stall of the machin
 _PIECES = 4  # bulk pieces per connection and iteration
 # What may lie unsent in the kernel, at most and at least: the less, the less there is to move in a cutover.
 _NOTSENT_BYTES, _LEAST_NOTSENT_BYTES = 128 << 10, 16 << 10
-_SO_MAX_PACING_RATE = 47
+_SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 _TCP_NOTSENT_LOWAT = 25
-_GONE = (ConnectionResetError, BrokenPipeError, TimeoutError)
+_RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger
 
 
 class Guest:
@@ -99,18 +102,21 @@ class Guest:
         if len(slots) != len(sockets):
             raise RuntimeError(f"{len(sockets)} connections for {len(slots)} used slots")
         for slot, connection in zip(slots, sockets, strict=True):
+            base = slot_base(slot)
             self._attach(connection, slot)
-            if self._quads[slot_base(slot) + Slot.RATE]:
-                _pace(connection, self._quads[slot_base(slot) + Slot.RATE])
+            if self._quads[base + Slot.RATE]:
+                _pace(connection, self._quads[base + Slot.RATE])
+            if self._quads[base + Slot.PEER_CLOSED]:
+                # The client's FIN is in the source kernel's past and will not come again: have this one act as if it
+                # had come. A connection that was reset meanwhile is not connected, and says so when it is read.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
 
     def resume(self) -> None:
         """Everything but `run` that a guest needs before its first iteration."""
         self._quads[Super.RESUMES] += 1
         used = set(self._ram.used_slots())
         self._free = [slot for slot in reversed(range(SLOTS)) if slot not in used]
-        for connection, slot in list(self._connections.values()):
-            if self._quads[slot_base(slot) + Slot.PEER_CLOSED]:
-                self._read(connection, slot)
 
     def run(self) -> None:
         """Serve until told to pause; returns at the safe point, with everything in RAM."""
@@ -121,7 +127,7 @@ class Guest:
         rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
         origin_ns = now_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
         control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
-        timeout_s = _TICK_NS / 1e9 if rate else None
+        timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
         while True:
             pausing = False
             for fd, event in self._epoll.poll(timeout_s):
@@ -138,12 +144,14 @@ class Guest:
                 now = now_ns()
                 due = (now - origin_ns) * rate // 1_000_000_000
                 if due - written > rate * _BACKLOG_NS // 1_000_000_000 + _BATCH_PAGES:
+                    quads[Super.PAGES_SKIPPED] += due - written
                     origin_ns = now - written * 1_000_000_000 // rate
                     due = written
                 if due > written:
                     stop = min(due, written + _BATCH_PAGES)
                     writer.write(self._ram.words, start=written, stop=stop)
                     quads[Super.PAGES_WRITTEN] = stop
+                timeout_s = 0 if due > quads[Super.PAGES_WRITTEN] else tick_s
             if pausing:
                 self._accept()
                 return
@@ -151,11 +159,15 @@ class Guest:
     # -- connections -----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        while self._free:
+        while True:
             try:
                 connection, (address, port) = self._listener.accept()
-            except BlockingIOError:
+            except OSError:  # nobody waits, or whoever did has gone
                 return
+            if not self._free:  # refused: one that waited would be lost in a migration, and keep this loop busy
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                connection.close()
+                continue
             slot = self._free.pop()
             base = slot_base(slot)
             for word in Slot:
@@ -196,11 +208,8 @@ class Guest:
             try:
                 length = connection.recv_into(self._buffer, 0 if bulk else IN_BYTES * 16)
             except BlockingIOError:
-                # The FIN of a half-closed connection stayed with the source's kernel: this end is known from the RAM.
-                if self._quads[base + Slot.PEER_CLOSED]:
-                    self._ended(connection, slot)
                 return
-            except _GONE as error:
+            except OSError as error:  # reset, timed out, unreachable
                 self._close(connection, slot, reason="reset", detail=str(error))
                 return
             if length == 0:
@@ -293,7 +302,7 @@ class Guest:
                 self._send_bulk(connection, base)
         except BlockingIOError:
             pass
-        except _GONE as error:
+        except OSError as error:
             self._close(connection, slot, reason="reset", detail=str(error))
             return
         if quads[base + Slot.STATE] == SlotState.FINISHING and quads[base + Slot.OUT_LENGTH] == 0:
@@ -344,13 +353,13 @@ class Guest:
             try:
                 data, sender = self._probes.recvfrom(256)
                 self._probes.sendto(data, sender)
-            except (BlockingIOError, ConnectionRefusedError):
+            except OSError:  # nothing left, or the prober is gone
                 return
 
 
 def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
     """Hold a download to its rate, and let no more of it lie unsent in the kernel than leaves in 5 ms."""
-    connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate_bytes_per_s.to_bytes(8, "little"))
+    connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", rate_bytes_per_s))
     notsent_bytes = min(max(rate_bytes_per_s // 200, _LEAST_NOTSENT_BYTES), _NOTSENT_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, notsent_bytes)
 
@@ -371,6 +380,8 @@ def main() -> None:
     """Argument: JSON with control_fd, ram_fd, memory_bytes, address, events, who, congestion."""
     settings = json.loads(sys.argv[1])
     libc.die_with_parent()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every slot may hold a connection
     control = socket.socket(fileno=settings["control_fd"])
     ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
     guest = Guest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,8 +36,7 @@ class GuestProcess:
     def __init__(self, settings: GuestSettings, *, ram: Ram, namespace: libc.NetworkNamespace) -> None:
         """Start the process; `wait_ready` returns when it can be booted or resumed."""
         self.ram = ram
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = ours
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(_TIMEOUT_S)
         arguments = {
             "control_fd": theirs.fileno(),
@@ -47,13 +47,17 @@ class GuestProcess:
             "who": settings.who,
             "congestion": settings.congestion,
         }
-        with theirs, namespace.entered():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "unnoticed.agents.guest", json.dumps(arguments)],
-                pass_fds=(theirs.fileno(), ram.fd),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        try:
+            with theirs, namespace.entered():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "unnoticed.agents.guest", json.dumps(arguments)],
+                    pass_fds=(theirs.fileno(), ram.fd),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
+        except BaseException:
+            self._control.close()
+            raise
         self._pidfd = os.pidfd_open(self._process.pid)
         self.tracker_fd: int | None = None
         self.address = 0
@@ -62,6 +66,20 @@ class GuestProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def fileno(self) -> int:
+        """Readable when the process has ended."""
+        return self._pidfd
+
+    def how_it_ended(self) -> str:
+        """How the process, which has ended, did so."""
+        status = self._process.wait()
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
     def wait_ready(self) -> None:
         """Wait for the process to have mapped the RAM and bound its ports. Raises MigrationError."""
@@ -81,7 +99,7 @@ class GuestProcess:
         self._send(
             message="boot", working_set_bytes=working_set_bytes, dirty_bytes_per_s=dirty_bytes_per_s, pattern=pattern
         )
-        self._receive()
+        self._answer("booted")
 
     def hand_over(self, connections: list[socket.socket]) -> None:
         """Give the guest connections, in the order of the used slots."""
@@ -93,12 +111,12 @@ class GuestProcess:
     def resume(self, *, moved: bool) -> int:
         """Let it run; `moved` if it was handed connections. Returns when it did, CLOCK_MONOTONIC ns."""
         self._send(message="resume", moved=moved)
-        return int(self._receive()[0]["time_ns"])
+        return int(self._answer("resumed")["time_ns"])
 
     def pause(self) -> int:
         """Stop it at its safe point; returns when it stood still. Its whole state is in the RAM then."""
         self._send(message="pause")
-        return int(self._receive()[0]["time_ns"])
+        return int(self._answer("paused")["time_ns"])
 
     def connections(self) -> list[tuple[int, socket.socket]]:
         """Slot and socket (a duplicate) of each connection of the paused guest, in the order of the slots."""
@@ -133,6 +151,13 @@ class GuestProcess:
             self._listener.close()
         if self.tracker_fd is not None:
             os.close(self.tracker_fd)
+
+    def _answer(self, message: str) -> dict[str, Any]:
+        """The guest's answer of this name; one that comes late to a question given up before it is skipped."""
+        while True:
+            answer, _ = self._receive()
+            if answer["message"] == message:
+                return answer
 
     def _send(self, **message: Any) -> None:
         try:

@@ -32,7 +32,12 @@ class Host:
 
     def new_guest(self, *, memory_bytes: int) -> GuestProcess:
         """Fresh RAM and a guest's shell on it, ready to be booted or resumed. Raises MigrationError, OSError."""
-        guest = GuestProcess(self.settings, ram=Ram.create(memory_bytes=memory_bytes), namespace=self.namespace)
+        ram = Ram.create(memory_bytes=memory_bytes)
+        try:
+            guest = GuestProcess(self.settings, ram=ram, namespace=self.namespace)
+        except BaseException:
+            ram.close()
+            raise
         try:
             guest.wait_ready()
         except BaseException:

@@ -7,9 +7,11 @@ started on a copy of this memory, with the same TCP connections, goes on where t
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,7 @@ class Super(IntEnum):
     DIRTY_PAGES_PER_S = 5
     PAGES_WRITTEN = 6  # by the dirtier, since the guest was booted
     RESUMES = 7
+    PAGES_SKIPPED = 8  # writes that were due, but could not be kept up with
 
 
 class Slot(IntEnum):
@@ -86,7 +89,13 @@ class Ram:
 
     @classmethod
     def create(cls, *, memory_bytes: int) -> Ram:
-        """New memory, all zero and allocated. Raises OSError where the machine has not got so much."""
+        """New memory, all zero and allocated. Raises OSError where the machine has not got so much.
+
+        The kernel would not refuse: it would allocate until it has to kill somebody.
+        """
+        available_bytes = _available_bytes()
+        if memory_bytes > available_bytes:
+            raise OSError(errno.ENOMEM, f"only {available_bytes >> 20} MiB of memory are available")
         fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
         try:
             os.posix_fallocate(fd, 0, memory_bytes)
@@ -107,6 +116,14 @@ class Ram:
         self.view.release()
         self._map.close()
         os.close(self.fd)
+
+
+def _available_bytes() -> int:
+    """What can be allocated without swapping, as the kernel estimates it (proc(5), MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    raise OSError("/proc/meminfo does not say how much memory is available")
 
 
 def slot_base(slot: int) -> int:

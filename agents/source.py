@@ -15,22 +15,21 @@ import numpy as np
 
 from unnoticed.agents import stream, wire
 from unnoticed.agents.channel import PORT, Channel
+from unnoticed.agents.connections import DepartingConnections
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.dirty import DirtyTracker, WriteProtectTracker
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel import socket_filter, tcp_repair
+from unnoticed.agents.kernel import socket_filter
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_policy
-from unnoticed.agents.ram import Slot, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
-from unnoticed.tcpinfo import read_tcp_info, socket_reading
-from unnoticed.workload import Kind
+from unnoticed.tcpinfo import read_tcp_info
 
-_DRAIN_NS = 500_000  # longest wait for the last acknowledgements before the gate closes
-_HANDSHAKE_NS = 100_000_000  # longest wait for handshakes that are under way when the listener is hushed
+_HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
+_PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
 _FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
 
@@ -94,8 +93,9 @@ class Source:
         self._rounds: list[Round] = []
         self._bytes_sent = 0
         self._rto_min_ns: int | None = None
+        self._is_pausing = False
         self._paused_ns: int | None = None
-        self._connections: list[tuple[int, socket.socket]] = []
+        self._connections: DepartingConnections | None = None
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
 
     def run(self) -> Report:
@@ -114,7 +114,9 @@ class Source:
             outcome, reason = Outcome.FAILED, str(error)
         relinquished = self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME
         if not relinquished:
-            self._return_to_normal(reason)
+            reason = self._return_to_normal(reason)
+        elif resumed_ns is None:
+            reason = f"{reason} The guest was relinquished before that: if it runs, then at the destination."
         if tracker is not None:
             tracker.close()
         self._cutover.report(self._host.events)
@@ -133,7 +135,7 @@ class Source:
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
             tracker=tracker.name if tracker is not None else "none",
-            connections=len(self._connections) if self._paused_ns is not None else None,
+            connections=len(self._connections) if self._connections is not None else None,
         )
         self._host.events.write("migration", source=self._host.place, **asdict(self._settings), **asdict(report))
         return report
@@ -153,7 +155,8 @@ class Source:
         channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=self._guest.ram.memory_bytes))
         channel.expect(wire.Welcome)
         channel.send(wire.Proof())
-        channel.expect(wire.Prepared)
+        with channel.patience(_PREPARE_S + _PREPARE_S_PER_GIB * (self._guest.ram.memory_bytes >> 30)):
+            channel.expect(wire.Prepared)
         return channel
 
     def _precopy(self, tracker: DirtyTracker) -> None:
@@ -225,14 +228,17 @@ class Source:
         with step("hush"):
             self._hush()
         with step("pause"):
+            self._is_pausing = True
             self._paused_ns = self._guest.pause()
-        with step("drain"):
-            self._connections = self._guest.connections()
-            self._drain()
+        with step("hold"):
+            connections = self._connections = DepartingConnections(self._guest)
+            connections.hold()
+        with step("settle"):
+            connections.settle()
         with step("close-gate"):
             self._host.gate.set(PortState.DISABLED)
         with step("dump"):
-            blob = self._dump()
+            blob = connections.dump()
         with step("scan"):
             if tracker is None:
                 runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
@@ -242,7 +248,8 @@ class Source:
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
             self._bytes_sent += channel.send_pages(runs, self._guest.ram)
-            self._bytes_sent += channel.send(wire.GuestState(len(self._connections), blob), more=True)
+            state = wire.GuestState(len(connections), blob, tuple(connections.lost))
+            self._bytes_sent += channel.send(state, more=True)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
@@ -254,73 +261,51 @@ class Source:
             )
         with step("await-ready"):
             ready = channel.expect(wire.Ready)
-            if ready.connections != len(self._connections):
-                raise MigrationError(f"{ready.connections} of {len(self._connections)} connections were restored.")
+            if ready.connections != len(connections):
+                raise MigrationError(f"{ready.connections} of {len(connections)} connections were restored.")
         with step("relinquish"):
             channel.send(wire.Relinquish())
         return channel.expect(wire.Resumed).time_ns
 
     def _hush(self) -> None:
-        """Let no new connection begin: its SYN is dropped unseen, and those half open get the time to finish."""
+        """Let no new connection begin: its SYN is dropped unseen. Those half open get the time to finish.
+
+        So do those that the guest has closed: they are the kernel's alone, and what they have to say would stay here.
+        """
         socket_filter.drop_new_connections(self._guest.listener)
         deadline_ns = now_ns() + _HANDSHAKE_NS
-        while self._host.handshakes.half_open() and now_ns() < deadline_ns:
+        handshakes = self._host.handshakes
+        while (handshakes.half_open() or handshakes.closing()) and now_ns() < deadline_ns:
             time.sleep(0.0002)
-
-    def _drain(self) -> None:
-        """Wait a little for acknowledgements that are on their way: a restored connection would repeat its tail late.
-
-        Connections that have more to send are not waited for: what they send next repairs what was lost.
-        """
-        deadline_ns = now_ns() + _DRAIN_NS
-        while any(tcp_repair.awaits_acknowledgement(connection) for _, connection in self._connections):
-            if now_ns() > deadline_ns:
-                return
-            time.sleep(0.0002)
-
-    def _dump(self) -> bytes:
-        """Every connection's state, packed."""
-        parts: list[bytes] = []
-        for slot, connection in self._connections:
-            tcp_repair.enter(connection)
-            parts.append(tcp_repair.dump(connection, slot=slot).pack())
-        return b"".join(parts)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
-    def _return_to_normal(self, reason: str) -> None:
-        """The guest stays: wake its connections, open its gate, let it run."""
+    def _return_to_normal(self, reason: str) -> str:
+        """The guest stays: wake its connections, open its gate, let it run. Returns the reason, and what went wrong."""
         if self._channel is not None:
             self._channel.abort(reason)
-        socket_filter.accept_new_connections(self._guest.listener)
-        if self._paused_ns is None:
-            return
-        for _, connection in self._connections:
-            with contextlib.suppress(OSError):
-                tcp_repair.leave(connection, probe=True)
-            connection.close()
-        self._host.gate.set(PortState.FORWARDING)
-        self._guest.resume(moved=False)
+        try:
+            socket_filter.accept_new_connections(self._guest.listener)
+            if self._is_pausing:
+                if self._connections is not None:
+                    self._connections.release()
+                self._host.gate.set(PortState.FORWARDING)
+                self._guest.resume(moved=False)
+        except (MigrationError, OSError) as error:
+            reason = f"{reason} The guest could not go on here: {error}"
+        if not self._guest.is_alive:
+            reason = f"{reason} The guest's process has ended."
+            discard(self._guest)
+            self._host.guest = None
+        return reason
 
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
-        for slot, connection in self._connections:
-            self._log_counters(slot, connection)
-            connection.close()
+        if self._connections is not None:
+            self._connections.close()
+            self._connections.log(self._host.events)
         discard(self._guest)
         self._host.guest = None
-
-    def _log_counters(self, slot: int, connection: socket.socket) -> None:
-        """The kernel's counters as they end here: timers may have sent something again, into the closed gate."""
-        base, quads = slot_base(slot), self._guest.ram.quads
-        kind = quads[base + Slot.KIND]
-        self._host.events.write(
-            "socket",
-            reason="dump",
-            workload=Kind(kind).name.lower() if kind else "unknown",
-            connection=quads[base + Slot.CONNECTION],
-            **socket_reading(connection),
-        )
 
     def _require_channel(self) -> Channel:
         assert self._channel is not None

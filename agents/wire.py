@@ -4,19 +4,16 @@ Rules
 -----
 1. A frame is a header (type u8, zero u8, zero u16, body length u32, little-endian), a body, and a tag of 16 bytes.
 2. Both ends know a key. The tag is the truncated HMAC-SHA256 over the sender's role, a frame counter, header and
-body; for
-   HELLO under the shared key, from WELCOME on under one derived from both ends' nonces. So WELCOME proves the
-   destination to the source, and PROOF the source to the destination. A wrong tag ends the conversation. Page
-   contents carry no tag.
+   body; for HELLO under a key derived from the shared one, from WELCOME on under one derived from both ends' nonces
+   too. So WELCOME proves the destination to the source, and PROOF the source to the destination. A wrong tag ends the
+   conversation. Page contents carry no tag.
 3. Every body has a limit. A frame beyond it, of a type or in a state that TRANSITIONS does not list, or with a body
-that
-   cannot be read, is a PeerError when it came from the peer, and a LocalProtocolError when we were about to send it.
+   that cannot be, is a PeerError when it came from the peer, and a LocalProtocolError when we were about to send it.
 4. A PAGES frame is followed by the contents of its pages, outside any frame. The receiver learns from `Pages.runs`
-how much
-   comes and where it belongs, takes it from the stream itself, and then asks for the next frame.
+   how much comes and where it belongs, takes it from the stream itself, and then asks for the next frame.
 5. The guest runs in exactly one place. Up to RELINQUISH it is the source's: whatever goes wrong, the source resumes
-it. By
-   sending RELINQUISH the source gives it up for good. A destination resumes it only after it has received RELINQUISH.
+   it. By sending RELINQUISH the source gives it up for good. A destination resumes it only after it has received
+   RELINQUISH. If that frame is lost with the path, the guest runs nowhere: never twice.
 6. Either end may send ABORT in its turn or in the other's, before RELINQUISH.
 
 A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); then
@@ -47,6 +44,7 @@ _HEADER = struct.Struct("<BBHI")
 MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
 _MAX_STATE_BYTES = 256 << 20
+_MAX_MEMORY_BYTES = PAGE_BYTES << 32  # page numbers have 32 bits
 
 
 class LocalProtocolError(UnnoticedError):
@@ -222,10 +220,11 @@ class Final:
 
 @dataclass(frozen=True, eq=False)
 class GuestState:
-    """What is not RAM: the TCP connections, packed one behind the other."""
+    """What is not RAM: the TCP connections, packed one behind the other, and the slots of those that are no more."""
 
     connections: int
     blob: bytes
+    lost: tuple[int, ...] = ()  # reset by the peer, or timed out, before they could be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,9 +315,11 @@ class Wire:
     def send(self, message: Message) -> bytes:
         """The frame for a message. Raises LocalProtocolError if it may not be sent now."""
         kind, body = _encode(message)
-        self._step(self.role, kind, LocalProtocolError)
+        after = self._next_state(self.role, kind, LocalProtocolError)
         if len(body) > _LIMITS[kind]:
-            raise LocalProtocolError(f"{kind.name} of {len(body)} bytes is beyond its limit of {_LIMITS[kind]}")
+            raise LocalProtocolError(f"{kind.name} of {len(body)} bytes is beyond its limit of {_LIMITS[kind]}.")
+        self._check(message, LocalProtocolError)
+        self.state = after
         if isinstance(message, Hello):
             self._memory_bytes = message.memory_bytes
         if kind is Type.WELCOME:
@@ -363,7 +364,8 @@ class Wire:
         if not hmac.compare_digest(tag, self._tag(self.role.peer, header, body)):
             raise PeerError(f"The {self.role.peer.value}'s {kind.name} does not carry the right tag: another key?")
         message = self._decode(kind, body)
-        self._step(self.role.peer, kind, PeerError)
+        self._check(message, PeerError)
+        self.state = self._next_state(self.role.peer, kind, PeerError)
         if isinstance(message, Hello):
             self._memory_bytes = message.memory_bytes
             self._nonces[Role.SOURCE] = message.nonce
@@ -372,9 +374,9 @@ class Wire:
 
     # -- the rules -------------------------------------------------------------------------------------------------
 
-    def _step(self, sender: Role, kind: Type, error: type[UnnoticedError]) -> None:
+    def _next_state(self, sender: Role, kind: Type, error: type[UnnoticedError]) -> State:
         try:
-            self.state = TRANSITIONS[self.state][sender, kind]
+            return TRANSITIONS[self.state][sender, kind]
         except KeyError:
             raise error(f"{kind.name} from the {sender.value} while the conversation is {self.state.value}.") from None
 
@@ -382,15 +384,28 @@ class Wire:
         kind, zero, more, length = _HEADER.unpack_from(self._received)
         if kind not in Type.__members__.values() or zero or more:
             raise PeerError(f"The {self.role.peer.value} sent a header that is none of this protocol's.")
-        if (self.role.peer, Type(kind)) not in TRANSITIONS[self.state]:
-            raise PeerError(
-                f"{Type(kind).name} from the {self.role.peer.value} while the conversation is {self.state.value}."
-            )
+        self._next_state(self.role.peer, Type(kind), PeerError)
         if length > _LIMITS[Type(kind)]:
             raise PeerError(f"{Type(kind).name} of {length} bytes is beyond its limit of {_LIMITS[Type(kind)]}.")
 
+    def _check(self, message: Message, error: type[UnnoticedError]) -> None:
+        """Hold the sender of a message to what was sent before it."""
+        match message:
+            case Pages(runs):
+                self._check_runs(runs, error)
+            case RoundEnd(pages) | RoundAck(pages) if pages != self._pages_in_part:
+                raise error(f"A round of {self._pages_in_part} pages was said to have {pages}.")
+            case Commit(final_pages=final, total_pages=total) if (final, total) != (
+                self._pages_in_part,
+                self.pages_in_all,
+            ):
+                raise error(
+                    f"The source says it sent {final} pages at last and {total} in all; "
+                    f"{self._pages_in_part} and {self.pages_in_all} came."
+                )
+
     def _account(self, message: Message) -> None:
-        """Count pages, and hold both ends to their sums."""
+        """Count pages."""
         match message:
             case RoundStart() | Final():
                 self._pages_in_part = 0
@@ -398,16 +413,6 @@ class Wire:
                 pages = int(runs[:, 1].sum())
                 self._pages_in_part += pages
                 self.pages_in_all += pages
-            case RoundEnd(pages) | RoundAck(pages) if pages != self._pages_in_part:
-                raise PeerError(f"A round of {self._pages_in_part} pages was said to have {pages}.")
-            case Commit(final_pages=final, total_pages=total) if (final, total) != (
-                self._pages_in_part,
-                self.pages_in_all,
-            ):
-                raise PeerError(
-                    f"The source says it sent {final} pages at last and {total} in all; "
-                    f"{self._pages_in_part} and {self.pages_in_all} came."
-                )
 
     def _decode(self, kind: Type, body: bytes) -> Message:
         try:
@@ -416,17 +421,15 @@ class Wire:
             raise PeerError(f"The {self.role.peer.value}'s {kind.name} cannot be read: {error}.") from error
         if isinstance(message, Hello) and message.version != VERSION:
             raise PeerError(f"The source speaks version {message.version} of the protocol, this end {VERSION}.")
-        if isinstance(message, Pages):
-            self._check_runs(message.runs)
         return message
 
-    def _check_runs(self, runs: Runs) -> None:
+    def _check_runs(self, runs: Runs, error: type[UnnoticedError]) -> None:
         """Runs must be ascending, without overlap, and inside the RAM."""
         ends = runs[:, 0] + runs[:, 1]
         inside = len(runs) > 0 and bool((runs[:, 1] > 0).all()) and int(ends[-1]) * PAGE_BYTES <= self._memory_bytes
         inside = inside and int(runs[:, 1].sum()) <= MOST_PAGES
         if not inside or bool((runs[1:, 0] < ends[:-1]).any()):
-            raise PeerError(
+            raise error(
                 "The source's PAGES name too many pages, or pages that are not in the guest's RAM, or not in order."
             )
 
@@ -488,7 +491,9 @@ def _encode(message: Message) -> tuple[Type, bytes]:
         case Final():
             return Type.FINAL, b""
         case GuestState(connections, blob):
-            return Type.STATE, struct.pack("<I", connections) + blob
+            return Type.STATE, struct.pack(
+                f"<II{len(message.lost)}I", connections, len(message.lost), *message.lost
+            ) + blob
         case Commit():
             text = json.dumps({"announce": message.announce, "digest": message.digest.hex()}).encode()
             return Type.COMMIT, struct.pack("<QQ", message.final_pages, message.total_pages) + text
@@ -508,7 +513,7 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.HELLO:
             version, memory_bytes = struct.unpack_from("<HQ", body)
             nonce, magic = body[10 : 10 + NONCE_BYTES], body[10 + NONCE_BYTES :]
-            if magic != MAGIC or memory_bytes % PAGE_BYTES or memory_bytes == 0:
+            if magic != MAGIC or memory_bytes % PAGE_BYTES or not 0 < memory_bytes <= _MAX_MEMORY_BYTES:
                 raise ValueError("not a greeting of this protocol")
             return Hello(nonce=nonce, memory_bytes=memory_bytes, version=version)
         case Type.WELCOME:
@@ -530,7 +535,10 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.FINAL:
             return Final()
         case Type.STATE:
-            return GuestState(struct.unpack_from("<I", body)[0], body[4:])
+            connections, lost = struct.unpack_from("<II", body)
+            if lost > len(body) // 4 - 2:
+                raise ValueError(f"{lost} lost connections in {len(body)} bytes")
+            return GuestState(connections, body[8 + 4 * lost :], struct.unpack_from(f"<{lost}I", body, 8))
         case Type.COMMIT:
             final_pages, total_pages = struct.unpack_from("<QQ", body)
             text = json.loads(body[16:])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.capabilities import CAPABILITIES, Found, find
 from unnoticed.experiments.stalls import Stalls, measure_stalls
@@ -30,6 +32,8 @@ def command(*, as_json: bool, seconds: float) -> None:
     Each capability is tried, in throw-away processes and network namespaces; nothing on this machine is changed. The
     exit code is 77 if something is missing that no run can do without.
     """
+    if os.geteuid() == 0:
+        own_root.enter()
     found = [find(capability) for capability in CAPABILITIES]
     stalls = measure_stalls(duration_s=seconds)
     click.echo(json.dumps(document(found, stalls), indent=1) if as_json else text(found, stalls))

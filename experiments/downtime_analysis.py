@@ -78,10 +78,13 @@ class Downtime:
 
     @property
     def disturbed(self) -> bool:
-        """Whether the machine stood still while a client was without answers."""
-        start_ns = self.window[0]
-        end_ns = max(felt.outage.end_ns or start_ns for felt in self.felt)
-        return overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns) > 0
+        """Whether the machine stood still for a notable part of the time that a client was without answers."""
+        if self._raw.migration.paused_ns is None:
+            return False  # there was no cutover to disturb
+        start_ns, until_ns = self.window
+        end_ns = max(felt.outage.end_ns or until_ns for felt in self.felt)
+        stood_ns = overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns)
+        return stood_ns > _NOTABLE_SHARE * self.worst.outage_ns
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
@@ -153,7 +156,7 @@ class Downtime:
             relearned = [time_ns for time_ns in relearned if time_ns >= migration.paused_ns]
         return Moments(
             steps=[
-                TimedStep(name=step["step"], place=step["place"], start_ns=step["start_ns"], end_ns=step["end_ns"])
+                TimedStep(name=step["step"], start_ns=step["start_ns"], end_ns=step["end_ns"])
                 for step in self._raw.named("step")
             ],
             paused_ns=migration.paused_ns,
@@ -216,5 +219,6 @@ def _as_of(requests: Samples, *, until_ns: int) -> Samples:
     )
 
 
+_NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000

@@ -1,6 +1,7 @@
-"""SIGINT and SIGTERM during a run: the first one interrupts, later ones do not disturb the taking down.
+"""Signals that ask a run to stop: the first one interrupts, later ones do not disturb the taking down and the report.
 
-Taking down is shielded: an interrupt that comes in the middle of it is raised at its end, so that nothing is left.
+They are SIGINT, SIGTERM, and SIGHUP, which comes when the terminal goes (but not to a run under nohup). Taking down is
+shielded: an interrupt that comes in the middle of it is raised at its end, so that nothing is left.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class _State:
     """What has come, and what is shielded; one for the process, as signals are."""
 
+    installed = False
     seen = False
     pending = False
     shields = 0
@@ -22,18 +26,20 @@ class _State:
 
 @contextlib.contextmanager
 def one_interrupt(note: Callable[[str], None]) -> Iterator[None]:
-    """Inside, the first SIGINT or SIGTERM raises KeyboardInterrupt, and any later one is only answered by `note`.
+    """Inside, the first signal raises KeyboardInterrupt, and any later one is only answered by `note`.
 
-    Outside the main thread, where signals cannot be handled, it does nothing.
+    Inside another of its kind, and outside the main thread, where signals cannot be handled, it does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if _State.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
+    _State.installed = True
     _State.seen = _State.pending = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         if _State.seen:
-            note("Already stopping: the trial is being taken down.")
+            with contextlib.suppress(OSError, RuntimeError):  # nobody reads it, or it came in the middle of a print
+                note("Already stopping: first the trial at hand is taken down, and what is done is reported.")
             return
         _State.seen = True
         if _State.shields:
@@ -41,10 +47,15 @@ def one_interrupt(note: Callable[[str], None]) -> Iterator[None]:
             return
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
+        _State.installed = False
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -11,7 +11,6 @@ import json
 import secrets
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from unnoticed.experiments.child import Child
 from unnoticed.experiments.grid import Trial
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.raw import CONTROL_STREAM, GUEST_STREAM
+from unnoticed.experiments.watch import Watch
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.runs import Run
 
@@ -78,17 +78,18 @@ def _play(trial: Trial, cast: _Cast, events: EventLog, progress: Progress) -> No
     """The phases of a trial, once everybody is ready."""
 
     def phase(name: str) -> None:
+        cast.watch.phase = name
         events.write("phase", phase=name)
         progress(name)
 
     events.write("clock", offset_ns=realtime_offset_ns(), at="start")
     cast.start_load()
     phase("warm-up")
-    time.sleep(trial.settings.phases.warm_up_ns / 1e9)
+    cast.watch.sleep(trial.settings.phases.warm_up_ns / 1e9)
     phase("migration")
     cast.migrate()
     phase("cool-down")
-    time.sleep(trial.settings.phases.cool_down_ns / 1e9)
+    cast.watch.sleep(trial.settings.phases.cool_down_ns / 1e9)
     phase("quiesce")
     cast.reveal()
     cast.stop_load()
@@ -107,6 +108,7 @@ class _Cast:
         self._trial, self._folder, self._fabric = trial, folder, fabric
         self._events = str(folder / "events.jsonl")
         self._children: list[Child] = []
+        self.watch = Watch(self._children)
         self._load: list[Child] = []
         self._probers: list[Child] = []
         self._guest_at = "a"
@@ -119,8 +121,7 @@ class _Cast:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with shielded():
-            self._end()
+        self._end()
 
     # -- the phases ------------------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class _Cast:
         """Migrate the guest from a to b, and wait for the end, whatever it is."""
         migration = self._trial.settings.migration
         self._agents["b"].command("expect", number=0)
-        self._agents["b"].wait_reply("expecting", _START_S)
+        self.watch.wait_reply(self._agents["b"], "expecting", _START_S)
         self._agents["a"].command(
             "migrate",
             number=0,
@@ -145,7 +146,7 @@ class _Cast:
             rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
             verify=migration.verify,
         )
-        report = self._agents["a"].wait_reply("migrated", _MIGRATION_S)
+        report = self.watch.wait_reply(self._agents["a"], "migrated", _MIGRATION_S)
         if report["outcome"] == "completed":
             self._guest_at = "b"
 
@@ -156,27 +157,27 @@ class _Cast:
         """
         if self._guest_at == "b" and self._trial.settings.migration.announce == "none":
             self._agents["b"].command("announce", announce="garp")
-            self._agents["b"].wait_reply("announced", _START_S)
+            self.watch.wait_reply(self._agents["b"], "announced", _START_S)
 
     def stop_load(self) -> None:
         """Let the clients end: every answer in, every counter read, every connection closed. And the probers."""
         for child in (*self._load, *self._probers):
             child.command("stop")
         for child in (*self._load, *self._probers):
-            child.wait_reply("done", _GRACE_S + _STOP_S)
+            self.watch.wait_reply(child, "done", _GRACE_S + _STOP_S)
 
     def verify(self) -> None:
         """Have the guest's RAM compared with what its counters say it must be (event `ram`)."""
         agent = self._agents[self._guest_at]
         agent.command("verify")
-        if not agent.wait_reply("verified", _STOP_S)["here"]:
+        if not self.watch.wait_reply(agent, "verified", _STOP_S)["here"]:
             raise MigrationError(f"The guest is not at {self._guest_at}, where it should be.")
 
     def stop_observer(self) -> list[str]:
         """End the captures; returns what is wrong with them, a sentence each."""
-        time.sleep(_SETTLE_S)
+        self.watch.sleep(_SETTLE_S)
         self._observer.command("stop")
-        problems: list[str] = self._observer.wait_reply("done", _STOP_S)["problems"]
+        problems: list[str] = self.watch.wait_reply(self._observer, "done", _STOP_S)["problems"]
         return problems
 
     # -- starting and ending ---------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ class _Cast:
             self._probers.append(self._start_prober(client))
             self._load += self._start_clients(client, number)
         guest = self._trial.settings.guest
-        self._agents["a"].wait_ready(_START_S)
+        self.watch.wait_reply(self._agents["a"], "ready", _START_S)
         self._agents["a"].command(
             "boot",
             memory_bytes=guest.memory_bytes,
@@ -231,8 +232,8 @@ class _Cast:
             pattern=guest.pattern,
         )
         for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load):
-            child.wait_ready(_START_S)
-        self._agents["a"].wait_reply("booted", _START_S)
+            self.watch.wait_reply(child, "ready", _START_S)
+        self.watch.wait_reply(self._agents["a"], "booted", _START_S)
 
     def _start_agents(self) -> dict[str, Child]:
         places, key = self._fabric.places, secrets.token_hex(32)
@@ -312,14 +313,15 @@ class _Cast:
         with stderr.open("wb") as file:
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
             pipes["process_group"] = 0  # an interrupt from the terminal is the runner's to handle
-            process = subprocess.Popen(argv, **pipes) if where is None else self._fabric.popen(where, argv, **pipes)
-        child = Child(process, name=name, stderr=stderr)
-        self._children.append(child)
+            with shielded():  # no child that nobody knows
+                process = subprocess.Popen(argv, **pipes) if where is None else self._fabric.popen(where, argv, **pipes)
+                child = Child(process, name=name, stderr=stderr)
+                self._children.append(child)
         return child
 
     def _end(self) -> None:
-        """End every child; those that have nothing to lose do so at once when their stdin ends."""
-        for child in reversed(self._children):
-            child.kill()
-            child.close()
-        self._children = []
+        """End every child, at once: what it has not recorded by now is not wanted."""
+        with shielded():
+            while self._children:
+                self._children[-1].kill()
+                self._children.pop().close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.plan import Plan, load_plan, trials
 
@@ -60,6 +61,8 @@ def command(
             "Running an experiment needs root: it makes network namespaces, bridges and shaped links, and moves live "
             f"TCP connections; try: sudo unnoticed run {plan_name}"
         )
+    if bench_name == "live":
+        own_root.enter()
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 
     if resume:

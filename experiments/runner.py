@@ -6,19 +6,21 @@ Whatever ends a run early, the trials that were stored stay, and `resume` goes o
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from unnoticed.errors import MachineError, PlanError, UnnoticedError
+from unnoticed.errors import MachineError, PlanError, RecordError, UnnoticedError
 from unnoticed.experiments.bench import Bench
 from unnoticed.experiments.grid import Trial
-from unnoticed.experiments.interrupts import one_interrupt
+from unnoticed.experiments.interrupts import one_interrupt, shielded
 from unnoticed.experiments.plan import Plan, trials
 from unnoticed.experiments.progress import RunProgress
 from unnoticed.results import schema
@@ -29,6 +31,8 @@ from unnoticed.results.verdicts import Finding, Verdict, judge_all
 # plan says of the trial, and any column that has no value.
 Analyse = Callable[[Trial, Path], Mapping[str, pd.DataFrame]]
 Report = Callable[[Path], Path]
+
+_LEAST_ROOM_BYTES = 1 << 20  # on the disk: with less, what went wrong went wrong for want of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +65,34 @@ def run(
 ) -> RunResult:
     """Perform the trials that are not recorded yet, in the plan's order, and report on all of them.
 
-    A trial that fails is recorded as failed, and the next one begins. SIGINT and SIGTERM end the run after the trial at
-    hand was taken down; what is done is kept and reported. Closes the bench. Raises MachineError and PlanError as
-    the bench does: no other trial would fare better.
+    A trial that fails is recorded as failed, and the next one begins. SIGINT, SIGTERM and SIGHUP end the run after the
+    trial at hand was taken down; what is done is kept and reported. Closes the bench. Raises MachineError and PlanError
+    as the bench does, and RecordError where the run's folder is gone or takes nothing more: no other trial would fare
+    better.
     """
     todo = trials(plan)
     recorded = store.recorded()
     progress.run_begins(total=len(todo), done=sum(trial.id in recorded for trial in todo))
     interrupted = False
-    with contextlib.ExitStack() as at_end:
-        at_end.callback(bench.close)
+    with one_interrupt(progress.note):
         try:
-            with one_interrupt(progress.note):
+            with contextlib.ExitStack() as at_end:
+                at_end.callback(_close, bench)
                 for trial in todo:
                     if trial.id not in recorded:
                         _perform(trial, store, bench=bench, analyse=analyse, progress=progress)
         except KeyboardInterrupt:
             interrupted = True
-    return conclude(plan, store, report=report, interrupted=interrupted)
+        try:
+            return conclude(plan, store, report=report, interrupted=interrupted)
+        except KeyboardInterrupt:
+            done = len(store.recorded())
+            return RunResult(folder=store.path, planned=len(todo), recorded=done, interrupted=True)
+
+
+def _close(bench: Bench) -> None:
+    with shielded():
+        bench.close()
 
 
 def conclude(plan: Plan, store: RunFolder, *, report: Report, interrupted: bool = False) -> RunResult:
@@ -88,7 +102,9 @@ def conclude(plan: Plan, store: RunFolder, *, report: Report, interrupted: bool 
     result = RunResult(folder=store.path, planned=len(trials(plan)), recorded=len(recorded), interrupted=interrupted)
     if not recorded:
         return result
-    table = store.gather().trials
+    with _writing(store):
+        table = store.gather().trials
+        report_path = report(store.path)
     return RunResult(
         folder=store.path,
         planned=result.planned,
@@ -97,14 +113,15 @@ def conclude(plan: Plan, store: RunFolder, *, report: Report, interrupted: bool 
         interrupted=interrupted,
         clauses=tuple(judge_all(described.clauses, table)),
         budgets=tuple(judge_all(described.budgets, table)),
-        report=report(store.path),
+        report=report_path,
     )
 
 
 def _perform(trial: Trial, store: RunFolder, *, bench: Bench, analyse: Analyse, progress: RunProgress) -> None:
     folder = store.trial_path(trial.id)
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run may have left of it
-    folder.mkdir(parents=True)
+    with _writing(store):
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run may have left of it
+        folder.mkdir(parents=True)
     progress.trial_begins(trial)
     try:
         bench.perform(trial, folder, progress.phase)
@@ -115,11 +132,34 @@ def _perform(trial: Trial, store: RunFolder, *, bench: Bench, analyse: Analyse, 
     except (MachineError, PlanError):
         raise
     except Exception as error:
-        (folder / "failure.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        tables = {"trials": _failed_row(trial, _reason(error))}
-        store.write_trial(trial.id, tables)
+        with _writing(store):  # if that is why it failed, it did not fail, and is to be performed again
+            folder.mkdir(exist_ok=True)
+            (folder / "failure.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            tables = {"trials": _failed_row(trial, _reason(error))}
+            store.write_trial(trial.id, tables)
     row = tables["trials"].iloc[0]
     progress.trial_ends(trial, {str(name): value for name, value in row.items()})
+
+
+@contextlib.contextmanager
+def _writing(store: RunFolder) -> Iterator[None]:
+    """Where the run's folder is written to. Raises RecordError where it is gone, or takes nothing more."""
+    path = store.path
+    if not (path / "run.json").exists():
+        raise RecordError(f"{path}: the run's folder was removed or changed while the run went on; it has ended.")
+    space = os.statvfs(path)
+    if space.f_bavail * space.f_frsize < _LEAST_ROOM_BYTES:
+        raise RecordError(_no_room(path))
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RecordError(_no_room(path)) from error
+        raise RecordError(f"{path}: the run's folder cannot be written to ({error}); the run has ended.") from error
+
+
+def _no_room(path: Path) -> str:
+    return f"{path}: the disk is full; make room, then go on with --resume --out {path}."
 
 
 def _reason(error: Exception) -> str:

@@ -24,16 +24,11 @@ _WAITING = ("await-ready", "await-relinquish")
 
 @dataclass(frozen=True, kw_only=True)
 class TimedStep:
-    """One step of the cutover at one place ("a" or "b")."""
+    """One step of the cutover; no name occurs at both hosts."""
 
     name: str
-    place: str
     start_ns: int
     end_ns: int
-
-    @property
-    def label(self) -> str:
-        return f"{self.name} ({self.place})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +90,6 @@ def _step_at(steps: Sequence[TimedStep], time_ns: int) -> str:
     """
     running = [step for step in steps if step.start_ns <= time_ns < step.end_ns]
     if running:
-        return min(running, key=lambda step: (step.name in _WAITING, step.start_ns)).label
+        return min(running, key=lambda step: (step.name in _WAITING, step.start_ns)).name
     over = [step for step in steps if step.end_ns <= time_ns]
-    return max(over, key=lambda step: step.end_ns).label if over else BETWEEN
+    return max(over, key=lambda step: step.end_ns).name if over else BETWEEN

@@ -155,8 +155,24 @@ def _waterfalls(tables: Tables) -> list[Alert]:
     errors = waterfall_errors(tables).dropna()
     wrong = errors[errors["error_ns"].abs() > WATERFALL_TOLERANCE_NS]
     lines = [f"{row.trial_id}, {row.client}: off by {format_ns(row.error_ns)}" for row in records(wrong)]
-    about = wrong.drop_duplicates("trial_id")
-    return _alert(Severity.FAILURE, about, "In {trials} the waterfall does not sum to the perceived downtime.", lines)
+    parts = tables.waterfall.sort_values(["trial_id", "client", "order"], kind="stable")
+    before = parts.groupby(["trial_id", "client"], sort=False)["end_ns"].shift()
+    broken = parts[(parts["end_ns"] < parts["start_ns"]) | (before.notna() & (parts["start_ns"] != before))]
+    gaps = [f"{row.trial_id}, {row.client}: {row.part}" for row in records(broken)]
+    return [
+        *_alert(
+            Severity.FAILURE,
+            wrong.drop_duplicates("trial_id"),
+            "In {trials} the waterfall does not sum to the perceived downtime.",
+            lines,
+        ),
+        *_alert(
+            Severity.FAILURE,
+            broken.drop_duplicates("trial_id"),
+            "In {trials} the parts of the waterfall do not follow one another.",
+            gaps,
+        ),
+    ]
 
 
 def _disturbed(trials: pd.DataFrame) -> list[Alert]:

@@ -42,7 +42,7 @@ class Change(Enum):
 
     MORE = "more"
     LESS = "less"
-    NONE = "no difference seen"
+    NONE = "no change seen"
     UNKNOWN = "cannot be compared"
 
 
@@ -86,7 +86,7 @@ class Comparison:
         said = []
         if self.environment:
             names = ", ".join(difference.name for difference in self.environment)
-            said.append(f"The two runs were not made in the same environment: {names} differ.")
+            said.append(f"The two runs were not made in the same environment; these differ: {names}.")
         fewest = min((each.n for row in self.rows for each in (row.first, row.second) if each), default=0)
         if self.rows and fewest < ENOUGH_REPEATS:
             said.append(

@@ -6,7 +6,6 @@ the template alone decides on order and look. An undefined name in it is an erro
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
 from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
-from unnoticed.results.quantities import format_quantity
+from unnoticed.results.quantities import format_quantity, unbroken
 from unnoticed.results.run import Run
 from unnoticed.results.statistics import CONFIDENCE, ENOUGH_REPEATS
 from unnoticed.results.store import RunFolder, Tables
@@ -316,11 +315,6 @@ def environment_of_templates() -> jinja2.Environment:
     )
     environment.filters["unbroken"] = unbroken
     return environment
-
-
-def unbroken(text: str) -> str:
-    """The same with a no-break space between each number and its unit, and within `n = 5`."""
-    return re.sub(r"(?<=[\d∞]) (?=(?:%|[nµm]?s|bytes|[KMGT]iB|[kMG]?bit/s|trials?|values?)(?![\w]))", "\u00a0", text)
 
 
 def write_report(folder: Path) -> Path:

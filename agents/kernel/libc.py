@@ -48,6 +48,11 @@ def receive_message(fd: int, message: ctypes.Structure, flags: int) -> int:
     return check(_libc.recvmsg(ctypes.c_int(fd), ctypes.byref(message), ctypes.c_int(flags)), "recvmsg")
 
 
+def disconnect(fd: int) -> None:
+    """`connect` to an address of no family: dissolves the connection (connect(2), AF_UNSPEC); raises OSError."""
+    check(_libc.connect(ctypes.c_int(fd), bytes(16), ctypes.c_uint(16)), "connect")
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that made it ends."""
     check(_libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")

@@ -8,16 +8,18 @@ that continues there. Needs CAP_NET_ADMIN in the socket's network namespace.
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import socket
 import struct
 from dataclasses import dataclass
 
+from unnoticed.agents.kernel import libc
 from unnoticed.errors import MigrationError
-from unnoticed.tcpinfo import read_tcp_info
+from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
-_TCP_MAXSEG = 2
+_TCP_MAXSEG, _LARGEST_MAXSEG = 2, 32767  # MAX_TCP_WINDOW
 _TCP_CONGESTION = 13
 _TCP_REPAIR = 19
 _TCP_REPAIR_QUEUE = 20
@@ -35,11 +37,17 @@ _SIOCINQ, _SIOCOUTQ, _SIOCOUTQNSD = 0x541B, 0x5411, 0x894B  # include/uapi/linux
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_BUF_LOCK = 32, 33, 72  # include/uapi/asm-generic/socket.h
 _IP_FREEBIND = 15
 
-_ESTABLISHED, _CLOSE_WAIT = 1, 8  # include/net/tcp_states.h
+_ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8  # include/net/tcp_states.h
 _MASK = (1 << 32) - 1
 _LIMIT_QUEUE_BYTES = 64 << 20
+_DUMP_ATTEMPTS = 50
 _WINDOW = struct.Struct("=5I")  # struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
+SendWindow = tuple[int, int, int, int, int]
 _FIXED = struct.Struct("<4sH4sHIIHBBBB5IIIIII16s")
+
+
+class ConnectionLostError(MigrationError):
+    """The connection ended before it could be dumped: its peer reset it, or it timed out. There is nothing to move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,7 @@ class TcpState:
     send_scale: int
     receive_scale: int
     peer_closed: bool
-    window: tuple[int, int, int, int, int]
+    window: SendWindow
     timestamp: int
     send_buffer_bytes: int
     receive_buffer_bytes: int
@@ -140,44 +148,108 @@ class TcpState:
         )
 
 
-def awaits_acknowledgement(connection: socket.socket) -> bool:
-    """Whether all that the connection has to send was sent, and not all of it acknowledged."""
-    return _queued(connection, _SIOCOUTQ) > 0 and _queued(connection, _SIOCOUTQNSD) == 0
+def in_flight_bytes(connection: socket.socket) -> int:
+    """Bytes that were sent and not acknowledged."""
+    return _queued(connection, _SIOCOUTQ) - _queued(connection, _SIOCOUTQNSD)
 
 
 def enter(connection: socket.socket) -> None:
-    """Put a connection into repair mode: from here on it sends nothing."""
+    """Put a connection into repair mode: closed in it, it goes without FIN and RST."""
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_ON)
 
 
-def leave(connection: socket.socket, *, probe: bool = False) -> None:
-    """Leave repair mode: silently, as a resumed machine says nothing of its own accord, or with a window probe."""
-    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
+def leave(connection: socket.socket) -> None:
+    """Leave repair mode silently, without a window probe: a resumed machine says nothing of its own accord."""
+    _leave(connection, _REPAIR_OFF_NO_WINDOW_PROBE)
 
 
-def dump(connection: socket.socket, *, slot: int) -> TcpState:
-    """Read a connection that is in repair mode.
+def hold(connection: socket.socket) -> SendWindow:
+    """Enter repair mode, and let nothing new be sent; returns the window as it was.
 
-    Raises MigrationError for a connection in a state that cannot be moved (anything but established or half-closed by
-    the peer).
+    Repair mode alone does not stop the pacing timer: it goes on sending what is queued (tcp_write_xmit in
+    net/ipv4/tcp_output.c). A send window of zero does.
     """
-    info = read_tcp_info(connection)
-    if info.state not in {_ESTABLISHED, _CLOSE_WAIT}:
-        raise MigrationError(
-            f"The connection with {connection.getpeername()} is in TCP state {info.state} and cannot move; "
-            "only established and half-closed ones can."
-        )
+    enter(connection)
+    window = _window(connection)
+    connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_with_send_window(window, 0)))
+    return window
+
+
+def release(connection: socket.socket, window: SendWindow | None) -> None:
+    """Undo `hold`, with a window probe: its answer tells what the connection missed."""
+    if window is not None:
+        connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_reopened(_window(connection), window)))
+    _leave(connection, _REPAIR_OFF)
+
+
+def _leave(connection: socket.socket, how: int) -> None:
+    connection.setsockopt(_TCP, _TCP_REPAIR, how)
+    # Repair mode took this away. A connection that outlives its process (in FIN-WAIT-2, say) would keep the next guest
+    # on this host from listening to its port.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+def _window(connection: socket.socket) -> SendWindow:
+    window: SendWindow = _WINDOW.unpack(connection.getsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size))
+    return window
+
+
+def _with_send_window(window: SendWindow, send_window: int) -> SendWindow:
+    return (window[0], send_window, *window[2:])
+
+
+def _reopened(now: SendWindow, before: SendWindow) -> SendWindow:
+    """The window as it would be had it not been closed: a peer's word since then goes before the old one."""
+    return _with_send_window(now, now[1] or before[1])
+
+
+def dump(connection: socket.socket, *, slot: int, window: SendWindow | None = None) -> tuple[TcpState, TcpInfo]:
+    """Read a connection that is in repair mode, and the kernel's counters for it.
+
+    `window` is what `hold` gave, if it is held. Nothing of the peer may reach it any more.
+    Raises ConnectionLostError for one that has ended, and MigrationError for one in a state that cannot be moved
+    (anything else but established or half-closed by the peer).
+    """
+    for _ in range(_DUMP_ATTEMPTS):
+        info = read_tcp_info(connection)
+        if info.state == _CLOSE:
+            raise ConnectionLostError("The connection has ended.")
+        if info.state not in {_ESTABLISHED, _CLOSE_WAIT}:
+            raise MigrationError(
+                f"The connection in slot {slot} is in TCP state {info.state} and cannot move; "
+                "only established and half-closed ones can."
+            )
+        try:
+            state = _read(connection, info, slot=slot, held=window)
+        except OSError:  # was it reset while it was read?
+            if read_tcp_info(connection).state == _CLOSE:
+                continue
+            raise
+        if state is not None:
+            return state, info
+    raise MigrationError(f"The connection in slot {slot} keeps changing while it is read: is the gate not closed?")
+
+
+def _read(connection: socket.socket, info: TcpInfo, *, slot: int, held: SendWindow | None) -> TcpState | None:
+    """Its state; None if a segment that was under way changed it meanwhile.
+
+    A closed gate keeps new segments out, but one that had passed it may still wait for another processor. It is no
+    loss if it comes later: it is acknowledged to nobody, so the peer will repeat it.
+    """
+    # Before its queue is selected: from then on what a timer would send counts as sent, though it is not.
+    unsent = _queued(connection, _SIOCOUTQNSD)
+    queued = _queued(connection, _SIOCOUTQ)
+    window = _window(connection)
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    send_queue = _peek(connection, queued)
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
     receive_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
-    receive_queue = _peek(connection, _queued(connection, _SIOCINQ))
-    # The send queue comes last, and stays selected: only then does the pacing timer send nothing (tcp_write_xmit in
-    # net/ipv4/tcp_output.c), and what is found unsent here must stay unsent.
-    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
-    unsent = _queued(connection, _SIOCOUTQNSD)
-    write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
-    send_queue = _peek(connection, _queued(connection, _SIOCOUTQ))
+    peer_closed = connection.getsockopt(_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT  # the sequence counts its FIN
+    waiting = _queued(connection, _SIOCINQ)
+    receive_queue = _peek(connection, waiting)
     timestamps = info.options & _INFO_TIMESTAMPS
-    return TcpState(
+    state = TcpState(
         slot=slot,
         local=connection.getsockname()[:2],
         remote=connection.getpeername()[:2],
@@ -187,8 +259,8 @@ def dump(connection: socket.socket, *, slot: int) -> TcpState:
         options=info.options,
         send_scale=info.snd_wscale,
         receive_scale=info.rcv_wscale,
-        peer_closed=info.state == _CLOSE_WAIT,
-        window=_WINDOW.unpack(connection.getsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size)),
+        peer_closed=peer_closed,
+        window=window if held is None else _reopened(window, held),
         timestamp=connection.getsockopt(_TCP, _TCP_TIMESTAMP) & _MASK if timestamps else 0,
         send_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
         receive_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
@@ -197,6 +269,9 @@ def dump(connection: socket.socket, *, slot: int) -> TcpState:
         send_queue=send_queue,
         receive_queue=receive_queue,
     )
+    after = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    whole = len(send_queue) == queued and len(receive_queue) == waiting and after == receive_sequence
+    return state if whole else None
 
 
 def restore(state: TcpState) -> socket.socket:
@@ -214,6 +289,9 @@ def restore(state: TcpState) -> socket.socket:
         connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
         connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        # The segment size is computed at the connect, and not again when the options say what was negotiated: without
+        # this it would be the default of 536 for good.
+        connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
         connection.bind(state.local)
         connection.connect(state.remote)
         options = struct.pack("=II", _OPTION_MAXSEG, state.mss)
@@ -239,16 +317,29 @@ def restore(state: TcpState) -> socket.socket:
 def send_unsent(connection: socket.socket, state: TcpState) -> None:
     """Queue what the source's kernel had accepted from the guest but never sent. Call after `leave`.
 
-    Raises MigrationError if the socket's buffer does not take all of it at once.
+    Raises OSError if the connection is broken, MigrationError if its buffer cannot be made to take all.
     """
-    if state.unsent_bytes:
-        unsent = state.send_queue[len(state.send_queue) - state.unsent_bytes :]
-        taken = connection.send(unsent, socket.MSG_DONTWAIT)
-        if taken != len(unsent):
-            raise MigrationError(
-                f"The restored connection with {state.remote[0]}:{state.remote[1]} took {taken} "
-                f"of {len(unsent)} unsent bytes."
-            )
+    if not state.unsent_bytes:
+        return
+    unsent = memoryview(state.send_queue)[len(state.send_queue) - state.unsent_bytes :]
+    unsent = unsent[_send_now(connection, unsent) :]
+    if unsent:  # what was sent before takes more of the buffer here than it took there
+        half_bytes = state.send_buffer_bytes // 2
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, half_bytes + 2 * len(state.send_queue))
+        unsent = unsent[_send_now(connection, unsent) :]
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, half_bytes)
+        connection.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
+    if unsent:
+        raise MigrationError(
+            f"The restored connection with {state.remote[0]}:{state.remote[1]} did not take "
+            f"{len(unsent)} of {state.unsent_bytes} unsent bytes."
+        )
+
+
+def abort(connection: socket.socket) -> None:
+    """Reset a connection, whoever else holds its socket (RFC 9293, ABORT): connecting it to nothing does that."""
+    with contextlib.suppress(OSError):
+        libc.disconnect(connection.fileno())
 
 
 def _fill(connection: socket.socket, data: bytes, *, queue: int, buffer_bytes: int) -> None:
@@ -259,7 +350,7 @@ def _fill(connection: socket.socket, data: bytes, *, queue: int, buffer_bytes: i
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, queue)
     view = memoryview(data)
     while view:
-        view = view[connection.send(view[: 1 << 16]) :]
+        view = view[connection.send(view[: 1 << 16], socket.MSG_DONTWAIT) :]  # nobody would make room
     if len(data) * 2 > buffer_bytes // 2:
         connection.setsockopt(socket.SOL_SOCKET, force, buffer_bytes // 2)
     connection.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
@@ -276,9 +367,17 @@ def _queued(connection: socket.socket, request: int) -> int:
 
 
 def _peek(connection: socket.socket, length: int) -> bytes:
+    """At most the first `length` bytes of the chosen queue."""
     if length == 0:
         return b""
-    data = connection.recv(length, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    if len(data) != length:
-        raise MigrationError(f"A queue of {length} bytes gave only {len(data)} when it was dumped.")
-    return data
+    try:
+        return connection.recv(length, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return b""
+
+
+def _send_now(connection: socket.socket, data: memoryview) -> int:
+    try:
+        return connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0

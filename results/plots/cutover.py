@@ -13,7 +13,6 @@ from unnoticed.results.plots.style import (
     AMBER,
     BLUE,
     INK,
-    MUTED,
     RULE,
     SMALL,
     VERMILION,
@@ -59,10 +58,10 @@ def draw_on(axes: Axes, scene: Scene) -> None:
 def _steps(axes: Axes, scene: Scene, row: int) -> list[str]:
     labels = []
     for place, step in enumerate(records(scene.steps), start=row):
-        low, high = scene.ms(step.start_ns), scene.ms(step.end_ns)
+        low, high = _inside(axes, scene.ms(step.start_ns)), _inside(axes, scene.ms(step.end_ns))
         axes.plot([low, high], [place, place], color=BLUE, lw=_BAR)
         axes.plot([low, low], [place - _HALF, place + _HALF], color=BLUE, lw=1.0)  # seen however short the step
-        _number(axes, high, place, format_ns(step.end_ns - step.start_ns))
+        beside(axes, (high, place), format_ns(step.end_ns - step.start_ns))
         labels.append(f"{shorten(step.step, 22)} · {step.place.upper()}")
     return labels
 
@@ -70,11 +69,18 @@ def _steps(axes: Axes, scene: Scene, row: int) -> list[str]:
 def _switches(axes: Axes, scene: Scene, row: int) -> list[str]:
     labels = []
     for place, switch in enumerate(records(scene.relearned), start=row):
-        at = scene.ms(switch.time_ns)
-        axes.plot([at], [place], marker="D", ms=4.2, color=AMBER)
-        _number(axes, at, place, f"at {format_ns(switch.time_ns - scene.paused_ns)}")
+        at = _inside(axes, scene.ms(switch.time_ns))
+        if at == scene.ms(switch.time_ns):
+            axes.plot([at], [place], marker="D", ms=4.2, color=AMBER)
+        beside(axes, (at, place), f"at {format_ns(switch.time_ns - scene.paused_ns)}", shift=7)
         labels.append(f"switch {shorten(switch.switch, 12)} re-learns")
     return labels
+
+
+def _inside(axes: Axes, at: float) -> float:
+    """The place itself, or the edge that it lies beyond: a switch may re-learn seconds later."""
+    low, high = axes.get_xlim()
+    return min(max(at, low), high)
 
 
 def _client(axes: Axes, scene: Scene, client: str, row: int) -> list[str]:
@@ -84,7 +90,7 @@ def _client(axes: Axes, scene: Scene, client: str, row: int) -> list[str]:
         ends = [scene.ms(start), scene.ms(end)]
         axes.plot(ends, [row + 1, row + 1], color=INK, lw=1.0)
         axes.plot(ends, [row + 1, row + 1], ls="", marker="|", ms=6, color=INK, mew=1.0)
-        _number(axes, ends[1], row + 1, format_ns(end - start), colour=INK)
+        beside(axes, (ends[1], row + 1), format_ns(end - start), shift=7, color=INK)
     return [f"{shorten(client, 12)}: answers", "perceived downtime"]
 
 
@@ -97,12 +103,6 @@ def _answers(axes: Axes, scene: Scene, client: str, row: int) -> None:
     if len(first):
         middle = np.full(len(first), float(row))
         uprights(axes, answered[first], middle - 0.3, middle + 0.3, color=scene.colours[client], lw=0.9)
-
-
-def _number(axes: Axes, at: float, row: int, text: str, *, colour: str = MUTED) -> None:
-    """A number at the right of a mark; at its left where the right edge is near."""
-    low, high = axes.get_xlim()
-    beside(axes, (at, row), text, shift=-7 if at > low + 0.93 * (high - low) else 7, color=colour)
 
 
 def _ticks(window: tuple[float, float]) -> list[float]:

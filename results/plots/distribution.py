@@ -28,7 +28,7 @@ from unnoticed.results.plots.style import (
     panel,
     render,
 )
-from unnoticed.results.quantities import format_ns
+from unnoticed.results.quantities import format_ns, unbroken
 
 _LEFT, _RIGHT, _TOP, _LANE, _GAP = 2.45, 1.1, 0.42, 0.33, 0.16
 _DOT = 0.058  # inches that a dot needs
@@ -65,7 +65,7 @@ def _draw(cells: Sequence[Cell]) -> Figure:
         top = band * place
         if place:
             axes.axhline(top, color=RULE, lw=0.8)
-        label = "\n".join(textwrap.wrap(cell.label, 30)[:3])
+        label = "\n".join(textwrap.wrap(unbroken(cell.label), 27)[:3])
         axes.annotate(
             label,
             (0, top + band / 2),

@@ -166,6 +166,7 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
     at, latency_ms = at[inside], np.maximum(latency_ms[inside], 1e-3)
     answered = ~np.isnan(latency_ms)
     low, high = 0.1, 20.0
+    summary, colour = "", INK
     axes.set_yscale("log")
     if answered.any():
         worst = int(np.nanargmax(latency_ms))
@@ -173,11 +174,12 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
         centres, least, middle, most = _by_bin(at[answered], latency_ms[answered], window)
         uprights(axes, centres, least, most, color=scene.colours[client], lw=1.6, alpha=0.55)
         axes.plot(centres, middle, color=scene.colours[client], lw=0.9)
-        beside(axes, (at[worst], latency_ms[worst]), f"worst {format_ns(latency_ms[worst] * 1e6)}", shift=9, color=INK)
-    if not answered.all():
+        summary, colour = f"worst\n{format_ns(latency_ms[worst] * 1e6)}", INK
+    if unanswered:
         never = at[~answered]
+        summary, colour = f"{unanswered} never\nanswered", VERMILION
         axes.plot(never, np.full(len(never), high / 1.3), "x", color=VERMILION, ms=3, mew=0.8)
-        beside(axes, (never[-1], high / 1.3), f"{unanswered} never answered", color=VERMILION)
+    beside(axes, (window[1], (low * high) ** 0.5), summary, color=colour)
     axes.set_ylim(low, high)
     powers = [10.0**power for power in range(0, 6) if 10.0**power <= high]
     shown = powers if len(powers) <= 2 else [powers[0], powers[-1]]

@@ -1,10 +1,12 @@
+import errno
 import os
+import shutil
 import signal
 
 import pandas as pd
 import pytest
 
-from unnoticed.errors import MachineError, PlanError
+from unnoticed.errors import MachineError, PlanError, RecordError
 from unnoticed.experiments.fake import FakeBench
 from unnoticed.experiments.plan import load_plan, trials
 from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
@@ -125,7 +127,7 @@ def test_a_signal_interrupts_and_a_second_one_does_not_disturb_the_taking_down(s
     result, _ = perform(small_plan, bench=Slow())
     assert result.interrupted
     assert len(taken_down) == 1
-    assert "Already stopping: the trial is being taken down." in quiet.text()
+    assert "Already stopping: " in quiet.text()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -190,3 +192,98 @@ def test_resume_without_a_run_says_so(small_plan, tmp_path):
         folder_to_resume(small_plan, out=None, runs=tmp_path)
     with pytest.raises(PlanError, match="holds no run to go on with"):
         folder_to_resume(small_plan, out=tmp_path)
+
+
+def test_a_second_signal_does_not_break_the_report(small_plan, tmp_path, quiet):
+    store = begin(tmp_path / "run", small_plan, {})
+
+    def report_under_fire(folder):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return report(folder)
+
+    bench = FakeBench()
+    perform_trial = bench.perform
+
+    def interrupted(trial, folder, progress):
+        perform_trial(trial, folder, progress)
+        if trial.number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    bench.perform = interrupted
+    result = run(small_plan, store, bench=bench, analyse=analyse, report=report_under_fire, progress=quiet)
+    assert result.exit_code == 130
+    assert result.recorded == 1
+    assert result.report is not None
+    assert quiet.text().count("Already stopping") == 2
+
+
+def test_a_first_signal_during_the_report_leaves_all_trials_and_says_interrupted(small_plan, perform, tmp_path, quiet):
+    store = begin(tmp_path / "run", small_plan, {})
+
+    def interrupted(folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return report(folder)
+
+    result = run(small_plan, store, bench=FakeBench(), analyse=analyse, report=interrupted, progress=quiet)
+    assert (result.exit_code, result.recorded, result.report) == (130, 4, None)
+    result, _ = perform(small_plan, store=store)
+    assert (result.exit_code, result.recorded) == (0, 4)
+
+
+def test_the_bench_is_closed_before_an_interrupt_that_comes_meanwhile(small_plan, perform):
+    class Interrupted(FakeBench):
+        def close(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().close()
+
+    bench = Interrupted()
+    result, _ = perform(small_plan, bench=bench)
+    assert bench.closed
+    assert (result.exit_code, result.recorded) == (130, 4)
+
+
+def test_a_run_whose_folder_is_removed_ends_with_a_sentence(small_plan, perform, tmp_path):
+    class Removing(FakeBench):
+        def perform(self, trial, folder, progress):
+            shutil.rmtree(tmp_path / "run")
+            super().perform(trial, folder, progress)
+
+    bench = Removing()
+    with pytest.raises(RecordError, match=r"the run's folder was removed or changed while the run went on"):
+        perform(small_plan, bench=bench)
+    assert bench.closed
+    assert len(bench.performed) == 1
+
+
+def test_a_trial_whose_folder_alone_is_removed_fails_and_the_run_goes_on(small_plan, perform):
+    class Removing(FakeBench):
+        def perform(self, trial, folder, progress):
+            super().perform(trial, folder, progress)
+            if trial.number == 1:
+                shutil.rmtree(folder)
+
+    result, store = perform(small_plan, bench=Removing())
+    assert list(result.unexpected) == [trials(small_plan)[0].id]
+    assert list(store.load().trials["outcome"]) == ["failed", "completed", "completed", "completed"]
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_trial_is_not_failed(
+    small_plan, perform, tmp_path, monkeypatch
+):
+    from unnoticed.results.store import RunFolder
+
+    write = RunFolder.write_trial
+
+    def full(self, trial_id, tables):
+        if trial_id != trials(small_plan)[0].id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, trial_id, tables)
+
+    monkeypatch.setattr(RunFolder, "write_trial", full)
+    bench = FakeBench()
+    with pytest.raises(RecordError, match=r"the disk is full; make room, then go on with --resume"):
+        perform(small_plan, bench=bench)
+    assert bench.closed
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").recorded() == {trials(small_plan)[0].id}

@@ -84,3 +84,12 @@ def test_every_waterfall_of_the_synthetic_run_sums_to_its_outage_and_a_wrong_one
     first, *_ = _find(synthetic.run(), replace(tables, waterfall=waterfall))
     assert first.headline == "In 1 trial the waterfall does not sum to the perceived downtime."
     assert first.details == ("00-001, c1: off by 1.00 ms",)
+
+
+def test_a_gap_in_a_waterfall_is_found_although_the_parts_sum(synthetic, tables):
+    waterfall = tables.waterfall.copy()
+    third = waterfall[(waterfall["trial_id"] == "00-001") & (waterfall["client"] == "c1")].index[3]
+    waterfall.loc[third, ["start_ns", "end_ns"]] += 10
+    first, *_ = _find(synthetic.run(), replace(tables, waterfall=waterfall))
+    assert first.headline == "In 1 trial the parts of the waterfall do not follow one another."
+    assert first.details == ("00-001, c1: dump connections", "00-001, c1: close gate")

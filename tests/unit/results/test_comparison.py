@@ -51,7 +51,7 @@ def test_different_environments_and_few_repeats_are_said_but_not_the_date(compar
     assert [(each.name, each.first, each.second) for each in comparison.environment] == [
         ("kernel.release", "6.12.0", "6.18.0")
     ]
-    assert "kernel.release differ" in comparison.warnings[0]
+    assert "these differ: kernel.release." in comparison.warnings[0]
     assert "As few as 5 trials" in comparison.warnings[1]
 
 

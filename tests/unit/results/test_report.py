@@ -10,7 +10,8 @@ import pytest
 
 from unnoticed.errors import RecordError
 from unnoticed.results import schema
-from unnoticed.results.report import Report, environment_of_templates, typical_trial, unbroken, write_report
+from unnoticed.results.quantities import unbroken
+from unnoticed.results.report import Report, environment_of_templates, typical_trial, write_report
 from unnoticed.results.run import Run
 from unnoticed.results.store import RunFolder
 

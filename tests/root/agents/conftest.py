@@ -1,0 +1,315 @@
+"""A fabric with two agents on it and a client's load, for whole migrations."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unnoticed import workload
+from unnoticed.agents.announce import Announcer, frames_for
+from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
+from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.events import read_events
+from unnoticed.experiments.child import Child
+from unnoticed.topology.fabric import Fabric, FabricSpec
+from unnoticed.topology.runs import Run
+
+WAIT_S = 40.0
+MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
+
+
+class Stage:
+    """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
+
+    def __init__(self, fabric, folder):
+        self.fabric, self.folder = fabric, folder
+        self.events_path = folder / "events.jsonl"
+        self.children, self.others = [], []
+        self.number = 0
+        self.tell_switches()
+        self.agents = {place: self.start_agent(place) for place in ("a", "b")}
+        for agent in self.agents.values():
+            agent.wait_ready(WAIT_S)
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def child(self, where, name, module, /, **settings):
+        stderr = self.folder / f"{name}.stderr"
+        argv = [sys.executable, "-m", f"unnoticed.{module}", json.dumps(settings)]
+        with stderr.open("wb") as file:
+            process = self.fabric.popen(where, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file)
+        child = Child(process, name=name, stderr=stderr)
+        self.children.append(child)
+        return child
+
+    def start_agent(self, place, *, key="00" * 32):
+        guest = self.fabric.places[f"guest-{place}"]
+        return self.child(
+            place,
+            f"agent-{place}-{len(self.children)}",
+            "agents.agent",
+            place=place,
+            address=self.fabric.places[place].ipv4,
+            key=key,
+            guest_pid=guest.pid,
+            gate="guest",
+            announcements={
+                name: [frame.hex() for frame in frames_for(name, mac=guest.mac, ipv4=guest.ipv4)]
+                for name in ("garp", "none")
+            },
+            events=str(self.events_path),
+            guest={
+                "address": guest.ipv4,
+                "interface": guest.interface,
+                "congestion": "cubic",
+                "events": str(self.events_path),
+                "who": f"guest-{place}",
+            },
+        )
+
+    def replace_agent(self, place, **options):
+        """End an agent and start another in its place."""
+        self.agents[place].kill()
+        self.agents[place].close()
+        self.agents[place] = self.start_agent(place, **options)
+        self.agents[place].wait_ready(WAIT_S)
+
+    def boot(self, *, memory_bytes=MEMORY_BYTES, working_set_bytes=WORKING_SET_BYTES, dirty_bytes_per_s=10 << 20):
+        self.agents["a"].command(
+            "boot",
+            memory_bytes=memory_bytes,
+            working_set_bytes=working_set_bytes,
+            dirty_bytes_per_s=dirty_bytes_per_s,
+            pattern="uniform",
+        )
+        self.agents["a"].wait_reply("booted", WAIT_S)
+
+    def load(self, *, rate_hz=500, connections=10, bulk=True, connect_hz=20):
+        """A load client as in a trial, started."""
+        settings = {"request_response": {"connections": connections, "rate_hz": rate_hz}} if connections else {}
+        if bulk:
+            settings |= {"download": {"connections": 1, "rate_bit_per_s": 20_000_000}}
+            settings |= {"upload": {"connections": 1, "rate_bit_per_s": 20_000_000}}
+        if connect_hz:
+            settings |= {"connect": {"rate_hz": connect_hz}}
+        client = self.child(
+            "c1",
+            f"client-{len(self.children)}",
+            "probes.client",
+            client="c1",
+            guest=self.guest_address[0],
+            port=self.guest_address[1],
+            events=str(self.events_path),
+            records=str(self.folder),
+            grace_s=15.0,
+            **settings,
+        )
+        client.wait_ready(WAIT_S)
+        client.command("start")
+        time.sleep(0.3)
+        return client
+
+    def python(self, where, code, *arguments):
+        """A program of the test's own at a place; its stdin and stdout are pipes of lines."""
+        process = self.fabric.popen(
+            where,
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.others.append(process)
+        return process
+
+    # -- playing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def guest_address(self):
+        return self.fabric.places["guest-a"].ipv4, workload.TCP_PORT
+
+    def begin_migration(self, source, destination, *, fail_there=None, via=None, expected=True, **settings):
+        self.number += 1
+        if expected:
+            self.agents[destination].command("expect", number=self.number, fail_at=fail_there)
+            self.agents[destination].wait_reply("expecting", WAIT_S)
+        given = {
+            "mode": "pre-copy",
+            "policy": "tcp-timeout",
+            "destination": self.fabric.places[via or destination].ipv4,
+            "number": self.number,
+        }
+        self.agents[source].command("migrate", **given | settings)
+
+    def end_migration(self, source):
+        return self.agents[source].wait_reply("migrated", WAIT_S)
+
+    def migrate(self, source, destination, **settings):
+        self.begin_migration(source, destination, **settings)
+        return self.end_migration(source)
+
+    def verify(self, place):
+        """What the agent there says of the guest's RAM."""
+        self.agents[place].command("verify")
+        return self.agents[place].wait_reply("verified", WAIT_S)
+
+    def check_guest(self, place, *, resumes=None):
+        """The guest is at a place and nowhere else, and its RAM is what it must be."""
+        found = self.verify(place)
+        assert found["here"]
+        assert found["wrong_pages"] == 0
+        if resumes is not None:
+            assert found["resumes"] == resumes
+        other = "b" if place == "a" else "a"
+        assert self.verify(other) == {"reply": "verified", "here": False}
+        assert (self.fabric.gate(place), self.fabric.gate(other)) == (3, 0)
+
+    def check_unharmed(self, client):
+        """Stop the load: nothing was reset, wrong, or left without an answer."""
+        client.command("stop")
+        done = client.wait_reply("done", WAIT_S)
+        troubles = [event for event in self.events("socket") if event.get("who") == "c1" and not event["integrity"]]
+        assert not troubles
+        keys = ("resets", "wrong_bytes", "unfinished", "unsent")
+        assert {key: done[key] for key in keys} == dict.fromkeys(keys, 0)
+        assert done["requests"] == done["answered"] == done["right"] > 0
+        return done
+
+    def events(self, name):
+        return [event for event in read_events(self.events_path) if event["event"] == name]
+
+    def kill(self, pid):
+        os.kill(pid, signal.SIGKILL)
+
+    def wait_until(self, condition):
+        """Wait until something holds that must come to hold."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to hold"
+            time.sleep(0.005)
+
+    def children_of(self, agent):
+        """The pids of the guest processes of an agent."""
+        return [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+
+    def gate(self, place, state):
+        namespace = NetworkNamespace(self.fabric.places[place].pid)
+        with namespace.entered():
+            port = BridgePort("guest")
+        port.set(state)
+        port.close()
+        namespace.close()
+
+    def tell_switches(self):
+        """An earlier test may have left the guest's address at B in the switches' tables."""
+        place = self.fabric.places["guest-a"]
+        namespace = NetworkNamespace(place.pid)
+        with namespace.entered():
+            announcer = Announcer(place.interface)
+        announcer.send(frames_for("garp", mac=place.mac, ipv4=place.ipv4))
+        announcer.close()
+        namespace.close()
+
+    def close(self):
+        for child in reversed(self.children):
+            child.kill()
+            child.close()
+        for process in self.others:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+        self.gate("a", PortState.FORWARDING)
+        self.gate("b", PortState.DISABLED)
+
+
+@pytest.fixture(scope="session")
+def fabric(tmp_path_factory):
+    run = Run(output=tmp_path_factory.mktemp("run"))
+    run.begin()
+    try:
+        with Fabric(FabricSpec(shape="single", clients=1, rate_bit_per_s=None), run_id=run.id) as fabric:
+            yield fabric
+    finally:
+        run.end()
+
+
+@pytest.fixture
+def stage(fabric, tmp_path):
+    made = Stage(fabric, tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+MIDDLEMAN = """
+# Between two agents: passes on what they say, and does one thing that it was asked to.
+import json, select, socket, struct, sys
+
+address, destination, doing, argument = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+listener = socket.create_server((address, 7100))
+print("ready", flush=True)
+one, _ = listener.accept()
+other = socket.create_connection((destination, 7100))
+for each in (one, other):
+    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+passed, frames = 0, b""
+while True:
+    for ready in select.select([one, other], [], [])[0]:
+        try:
+            data = ready.recv(1 << 16)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            sys.exit()
+        if ready is one:
+            if doing == "flip" and passed <= argument < passed + len(data):
+                data = bytearray(data)
+                data[argument - passed] ^= 0x10
+            passed += len(data)
+            try:
+                other.sendall(data)
+            except OSError:
+                sys.exit()
+        else:
+            # from the destination come frames only: header of 8 bytes, body, tag of 16 bytes
+            frames += data
+            while len(frames) >= 8 and len(frames) >= 24 + struct.unpack_from("<I", frames, 4)[0]:
+                length = 24 + struct.unpack_from("<I", frames, 4)[0]
+                kind = frames[0]
+                if kind == argument and doing in ("hold", "cut-after"):
+                    if doing == "cut-after":
+                        one.sendall(frames[:length])
+                        other.close()
+                    print("held", flush=True)
+                    sys.stdin.readline()
+                    sys.exit()
+                one.sendall(frames[:length])
+                frames = frames[length:]
+"""
+
+
+@pytest.fixture
+def middleman(stage):
+    """Start a middleman at the control server, for `via="control"`. doing: flip (a byte), hold, cut-after (a frame)."""
+
+    def start(doing, argument, *, destination="b"):
+        places = stage.fabric.places
+        process = stage.python("control", MIDDLEMAN, places["control"].ipv4, places[destination].ipv4, doing, argument)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    return start
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            assert item.get_closest_marker("root"), f"{item.nodeid} is not marked root"
