@@ -183,11 +183,12 @@ class Downtime:
         yield outages.lost_frames(probe, from_ns=from_ns, to_ns=to_ns)
         yield outages.answer_gap(probe, from_ns=from_ns, to_ns=to_ns)
         for kind, name in ((Kind.REQUEST, "request-latency"), (Kind.CONNECT, "new-connection")):
-            waits = _as_of(self._requests(client, kind), until_ns=to_ns)
+            waits = as_of(self._requests(client, kind), until_ns=to_ns)
             if len(waits):
                 # A request meant shortly before the pause may be the one that waits longest.
                 longest = outages.longest_answer(waits, from_ns=from_ns - _LOOK_BACK_NS, to_ns=to_ns)
-                yield Outage(**{**vars(longest), "estimator": name})
+                if longest.start_ns is not None:
+                    yield Outage(**{**vars(longest), "estimator": name})
 
     def _requests(self, client: str, kind: Kind) -> Samples:
         records = self._raw.requests(client)
@@ -201,7 +202,7 @@ class Downtime:
         )
 
 
-def _as_of(requests: Samples, *, until_ns: int) -> Samples:
+def as_of(requests: Samples, *, until_ns: int) -> Samples:
     """What was known of requests at `until_ns`: later the bench may have helped, or answered only since it ended.
 
     A request that was still open then, but had not waited as long as others had to, says nothing.
