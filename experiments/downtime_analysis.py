@@ -14,9 +14,9 @@ from unnoticed.experiments.raw import CONTROL_STREAM, GUEST_STREAM, RawRecords
 from unnoticed.experiments.waterfall import Moments, Part, TimedStep, waterfall
 from unnoticed.probes import outages
 from unnoticed.probes.outages import Outage
-from unnoticed.probes.samples import Samples, samples
+from unnoticed.probes.samples import NEVER, Samples, samples
 from unnoticed.probes.stalls import STALL_NS, Interval, machine_stalls, merged, overlap_ns, prober_stalls
-from unnoticed.results.schema import TIME_STAMP, empty
+from unnoticed.results.schema import empty
 from unnoticed.workload import Kind
 
 
@@ -115,13 +115,13 @@ class Downtime:
         return pd.DataFrame(rows, columns=[name for name in empty("waterfall").columns if name != "trial_id"])
 
     def relearned_table(self) -> pd.DataFrame:
-        """One row per switch that learned the guest's new port after the pause."""
-        paused_ns = self._raw.migration.paused_ns
+        """One row per switch that learned the guest's new port after the pause, and before the bench told it."""
+        paused_ns, until_ns = self._raw.migration.paused_ns, self._raw.phase_ns("quiesce")
         announced_ns = min((int(event["time_ns"]) for event in self._raw.named("announced")), default=None)
         rows: list[dict[str, Any]] = []
         for event in self._relearned():
             time_ns = int(event["time_ns"])
-            if paused_ns is None or time_ns < paused_ns:
+            if paused_ns is None or not paused_ns <= time_ns < until_ns:
                 continue
             close = announced_ns is not None and 0 <= time_ns - announced_ns < _ANNOUNCEMENT_NS
             rows.append(
@@ -143,9 +143,9 @@ class Downtime:
     def _felt(self, client: str) -> Felt:
         from_ns, to_ns = self.window
         outage = outages.time_stamp(self._probes[client], from_ns=from_ns, to_ns=to_ns)
-        end_ns = outage.end_ns if outage.end_ns is not None else to_ns
         parts: list[Part] = []
         if outage.start_ns is not None:
+            end_ns = outage.start_ns + outage.outage_ns  # also where it was not over, as far as it was seen
             parts = waterfall(self._moments(client), start_ns=outage.start_ns, end_ns=end_ns)
         return Felt(client=client, outage=outage, parts=parts)
 
@@ -183,11 +183,12 @@ class Downtime:
         yield outages.lost_frames(probe, from_ns=from_ns, to_ns=to_ns)
         yield outages.answer_gap(probe, from_ns=from_ns, to_ns=to_ns)
         for kind, name in ((Kind.REQUEST, "request-latency"), (Kind.CONNECT, "new-connection")):
-            waits = self._requests(client, kind)
+            waits = as_of(self._requests(client, kind), until_ns=to_ns)
             if len(waits):
                 # A request meant shortly before the pause may be the one that waits longest.
                 longest = outages.longest_answer(waits, from_ns=from_ns - _LOOK_BACK_NS, to_ns=to_ns)
-                yield Outage(**{**vars(longest), "estimator": name})
+                if longest.start_ns is not None:
+                    yield Outage(**{**vars(longest), "estimator": name})
 
     def _requests(self, client: str, kind: Kind) -> Samples:
         records = self._raw.requests(client)
@@ -201,8 +202,24 @@ class Downtime:
         )
 
 
+def as_of(requests: Samples, *, until_ns: int) -> Samples:
+    """What was known of requests at `until_ns`: later the bench may have helped, or answered only since it ended.
+
+    A request that was still open then, but had not waited as long as others had to, says nothing.
+    """
+    answered_ns = np.where(requests.answered_ns < until_ns, requests.answered_ns, NEVER)
+    is_open = answered_ns == NEVER
+    waits = (answered_ns - requests.intended_ns)[~is_open]
+    longest_ns = int(waits.max()) if len(waits) else 0
+    kept = (requests.sent_ns < until_ns) & (~is_open | (until_ns - requests.intended_ns > longest_ns))
+    return Samples(
+        intended_ns=requests.intended_ns[kept],
+        sent_ns=requests.sent_ns[kept],
+        answered_ns=answered_ns[kept],
+        period_ns=requests.period_ns,
+    )
+
+
 _NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
-
-assert TIME_STAMP == "time-stamp"

@@ -151,9 +151,8 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection]) -> It
     if truth.probe_cut is not None:
         for number, switch in enumerate(("s1", "s2", "s3") if trial.settings.fabric.shape == "tree" else ("s1",)):
             when = truth.probe_cut[1] - MS // 5 + number * MS // 50
-            yield line(
-                when, "observer", "relearned", switch=switch, port=f"{switch}-eth2", toward="b", mac="02:77:00:00:00:64"
-            )
+            ports = {"port": f"{switch}-eth2", "previous": f"{switch}-eth1"}
+            yield line(when, "observer", "relearned", switch=switch, **ports, toward="b", mac="02:77:00:00:00:64")
     yield line(end, f"agent-{'b' if truth.resumed_ns else 'a'}", "ram", pages=1000, wrong_pages=0)
     for connection in connections:
         yield from _sockets(connection, truth)

@@ -15,12 +15,13 @@ from unnoticed.events import Event, read_events
 from unnoticed.experiments.settings import Settings
 from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
 from unnoticed.probes.pcap import read_pcap
-from unnoticed.probes.records import RequestRecords, read_requests
+from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_requests
 from unnoticed.probes.samples import Samples, probe_samples
 from unnoticed.probes.tcp_flows import address
 
 PROBE_PERIOD_NS = 1_000_000
 GUEST_STREAM, CONTROL_STREAM = 0, 1
+NO_REQUESTS = RequestRecords(**{name: np.empty(0, dtype) for name, dtype in REQUEST_ARRAYS.items()})
 _CLOCK_MOVED_NS = 50_000  # capture stamps would be off by this much
 
 
@@ -98,9 +99,16 @@ class RawRecords:
         return list(self.named("capture"))
 
     def packets(self, point: str) -> Packets:
-        """The capture of a point, in CLOCK_MONOTONIC."""
+        """The capture of a point, in CLOCK_MONOTONIC. Raises RecordError unless it holds what the observer wrote."""
         if point not in self._packets:
-            frames = read_pcap(self.folder / "captures" / f"{point}.pcap")
+            file = self.folder / "captures" / f"{point}.pcap"
+            try:
+                frames = read_pcap(file)
+            except OSError as error:
+                raise RecordError(f"{file} cannot be read ({error.strerror}).") from error
+            written = sum(int(event["frames"]) for event in self.captures if event["point"] == point)
+            if len(frames) != written:
+                raise RecordError(f"{file} holds {len(frames)} frames; the observer wrote {written}.")
             self._packets[point] = parse(frames, offset_ns=self._offset_ns)
         return self._packets[point]
 
@@ -117,7 +125,10 @@ class RawRecords:
         return probe_samples(self.packets(client), stream=stream, period_ns=PROBE_PERIOD_NS)
 
     def requests(self, client: str) -> RequestRecords:
-        """A client's requests and connection attempts."""
+        """A client's requests and connection attempts; none where the plan asks for neither."""
+        load = self.settings.clients
+        if load.request_response is None and load.connect is None:
+            return NO_REQUESTS
         return read_requests(self.folder / f"{client}.requests.npz")
 
     def client_address(self, client: str) -> int:

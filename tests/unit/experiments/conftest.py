@@ -1,10 +1,15 @@
 import io
+import json
+import shutil
 
 import pytest
 
+from unnoticed.experiments.analysis import analyse
+from unnoticed.experiments.fake import FakeBench
 from unnoticed.experiments.grid import Trial
 from unnoticed.experiments.plan import load_plan, trials
 from unnoticed.experiments.progress import RunProgress
+from unnoticed.experiments.raw import RawRecords
 
 SMALL = """question = "Does anybody notice?"
 repeats = 2
@@ -75,3 +80,56 @@ def quiet():
             return self.stream.getvalue()
 
     return Quiet()
+
+
+class Records:
+    """The records of a trial of the fake bench, to be changed before they are analysed."""
+
+    def __init__(self, trial, folder):
+        self.trial, self.folder = trial, folder
+        self.truth = json.loads((folder / "truth.json").read_text())
+
+    def change(self, change):
+        """Replace each event by what `change` makes of it: an event, several in a list, or None."""
+        path = self.folder / "events.jsonl"
+        events = [json.loads(line) for line in path.read_text().splitlines()]
+        changed = [change(dict(event)) for event in events]
+        flat = [one for made in changed if made is not None for one in (made if isinstance(made, list) else [made])]
+        path.write_text("".join(json.dumps(event) + "\n" for event in flat))
+
+    def raw(self):
+        return RawRecords(self.folder, self.trial.settings)
+
+    def analyse(self):
+        return analyse(self.trial, self.folder)
+
+
+@pytest.fixture(scope="session")
+def performed(tmp_path_factory):
+    """A function to the folder and trial of the small plan with overrides, performed once by the fake bench."""
+    known = {}
+
+    def perform(overrides, case):
+        if (overrides, case) not in known:
+            folder = tmp_path_factory.mktemp("fake")
+            (folder / "plan.toml").write_text(SMALL)
+            plan = load_plan(folder / "plan.toml", overrides=overrides)
+            trial = next(trial for trial in trials(plan) if trial.case == case)
+            (folder / "records").mkdir()
+            FakeBench().perform(trial, folder / "records", lambda phase: None)
+            known[overrides, case] = trial, folder / "records"
+        return known[overrides, case]
+
+    return perform
+
+
+@pytest.fixture
+def records(performed, tmp_path):
+    """A function from overrides to a fresh copy of such a trial's records."""
+
+    def make(*overrides, case="announced"):
+        trial, folder = performed(overrides, case)
+        shutil.copytree(folder, tmp_path / "records")
+        return Records(trial, tmp_path / "records")
+
+    return make

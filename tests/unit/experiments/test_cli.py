@@ -163,6 +163,34 @@ def test_the_report_of_a_run_can_be_made_again(call, small_plan_file, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def two_runs(call, plan, tmp_path):
+    folders = [tmp_path / name for name in ("before", "after")]
+    for folder in folders:
+        assert call("run", plan, "--bench", "fake", "--out", folder, "--repeats", 2).exit_code == 0
+    return folders
+
+
+def test_two_runs_are_compared_side_by_side(call, small_plan_file, tmp_path):
+    result = call("compare", *two_runs(call, small_plan_file, tmp_path))
+    assert result.exit_code == 0, result.stderr
+    heads = next(line for line in result.stdout.splitlines() if line.startswith("setting"))
+    assert "before" in heads
+    assert "after" in heads
+    assert any(line.startswith("announced") and "blackout" in line for line in result.stdout.splitlines())
+    assert not result.stdout.endswith("\n\n")
+
+
+def test_a_comparison_in_json_is_one_document(call, small_plan_file, tmp_path):
+    result = call("compare", *two_runs(call, small_plan_file, tmp_path), "--json")
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert (answer["first"], answer["second"]) == ("before", "after")
+    rows = {(row["setting"], row["metric"]): row for row in answer["rows"]}
+    blackout = rows["announced", "blackout_ns"]
+    assert blackout["first"] == blackout["second"] > 0  # the same plan and seed
+    assert blackout["difference"] == 0
+
+
 @pytest.mark.parametrize("command", [("report",), ("compare", ".")])
 def test_a_folder_that_is_no_run_exits_2(call, command):
     result = call(*command, "nowhere")

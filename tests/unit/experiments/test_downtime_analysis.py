@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+
+from unnoticed.experiments.downtime_analysis import Downtime, as_of
+from unnoticed.probes.samples import samples
+from unnoticed.probes.stalls import Interval
+
+MS, S = 1_000_000, 10**9
+
+
+def requests(*rows):
+    """Of (intended, answered) in ms; 0: never."""
+    intended, answered = np.array(rows, np.int64).T * MS
+    return samples(intended_ns=intended, sent_ns=intended, answered_ns=answered, period_ns=10 * MS)
+
+
+def test_an_answer_that_came_too_late_was_none():
+    known = as_of(requests((1, 2), (10, 90)), until_ns=50 * MS)
+    assert known.answered_ns.tolist() == [2 * MS, 0]
+
+
+def test_a_request_still_open_that_waited_less_than_others_had_to_says_nothing():
+    known = as_of(requests((1, 9), (20, 21), (45, 51), (49, 0)), until_ns=50 * MS)
+    assert known.intended_ns.tolist() == [1 * MS, 20 * MS]
+    assert (known.answered_ns > 0).all()
+
+
+def test_requests_after_the_end_are_left_out_and_none_may_be_left():
+    assert len(as_of(requests((60, 61)), until_ns=50 * MS)) == 0
+    assert len(as_of(requests((40, 61)), until_ns=50 * MS)) == 1
+
+
+def test_the_truth_lies_within_every_client_s_bounds(records):
+    made = records("clients.count=4")
+    start, end = made.truth["probe_cut"]
+    felt = Downtime(made.raw()).felt
+    assert [one.client for one in felt] == ["c1", "c2", "c3", "c4"]
+    for one in felt:
+        assert one.outage.low_ns <= end - start <= one.outage.high_ns
+        assert sum(part.end_ns - part.start_ns for part in one.parts) == one.outage.outage_ns
+
+
+def test_each_estimator_has_a_row_for_each_client(records):
+    table = Downtime(records("clients.count=2", "clients.connect.rate=100 Hz").raw()).outages_table()
+    names = ["time-stamp", "lost-frames", "answer-gap", "request-latency", "new-connection"]
+    assert table.groupby("client")["estimator"].apply(list).to_dict() == {"c1": names, "c2": names}
+    assert (table["low_ns"] <= table["outage_ns"]).all()
+    assert (table["outage_ns"] <= table["high_ns"]).all()
+
+
+def test_without_requests_only_the_probe_is_asked(records):
+    made = records("clients.request_response.connections=0")
+    assert "request-latency" not in set(Downtime(made.raw()).outages_table()["estimator"])
+
+
+def test_an_estimator_that_saw_nothing_in_the_window_has_no_row(records):
+    made = records("clients.connect.rate=1 Hz")
+    made.change(quiesce_at(made.truth["resumed_ns"] + MS))
+    table = Downtime(made.raw()).outages_table()
+    assert "new-connection" not in set(table["estimator"])
+
+
+def test_a_request_waits_no_shorter_than_the_path_was_cut_for_tcp(records):
+    made = records("clients.request_response.rate=1 kHz")
+    table = Downtime(made.raw()).outages_table().set_index("estimator")
+    start, end = made.truth["tcp_cut"]
+    assert table["outage_ns"]["request-latency"] >= end - start - 2 * MS
+
+
+def quiesce_at(time_ns):
+    def change(event):
+        is_it = event["event"] == "phase" and event["phase"] == "quiesce"
+        return {**event, "time_ns": time_ns} if is_it else event
+
+    return change
+
+
+def test_an_outage_that_the_end_of_the_cool_down_cuts_off_is_open_and_said_to_be(records):
+    made = records(case="silent")
+    start, end = made.truth["probe_cut"]
+    middle = (start + end) // 2
+    made.change(quiesce_at(middle))
+    tables = made.analyse()
+    row = tables["trials"].iloc[0]
+    assert row["perceived_high_ns"] is None
+    assert abs(row["perceived_ns"] - (middle - start)) <= 2 * MS
+    assert "its outage is a lower bound" in row["notes"]
+    parts = tables["waterfall"]
+    assert parts["part"].iloc[-1] == "switches not re-taught"
+    assert (parts["end_ns"] - parts["start_ns"]).sum() == row["perceived_ns"]
+    assert tables["relearned"].empty  # what the switches learned later was not of their own accord
+
+
+def test_a_migration_that_gave_up_is_judged_from_its_start_and_nobody_felt_it(records):
+    made = records("guest.memory=256 MiB", "guest.working_set=100 MiB", "guest.dirty_rate=300 MiB/s")
+    raw = made.raw()
+    downtime = Downtime(raw)
+    assert made.truth["outcome"] == "gave-up"
+    assert downtime.window == (raw.migration.start_ns, raw.phase_ns("quiesce"))
+    assert downtime.worst.low_ns == 0
+    assert downtime.worst.outage_ns <= MS
+    assert not downtime.worst.censored
+    assert {part.name for one in downtime.felt for part in one.parts} <= {"no cutover"}
+    assert downtime.relearned_table().empty
+
+
+@pytest.mark.parametrize(
+    ("case", "shape", "switches"), [("announced", "tree", {"s1", "s2", "s3"}), ("announced", "single", {"s1"})]
+)
+def test_a_switch_that_learns_right_after_the_announcement_learned_from_it(records, case, shape, switches):
+    table = Downtime(records(f"fabric.shape={shape}", case=case).raw()).relearned_table()
+    assert set(table["switch"]) == switches
+    assert set(table["cause"]) == {"announcement"}
+
+
+def test_without_an_announcement_switches_learn_from_the_guest_s_traffic(records):
+    assert set(Downtime(records(case="silent").raw()).relearned_table()["cause"]) == {"traffic of the guest"}
+
+
+def test_what_switches_learned_first_or_before_the_pause_is_no_relearning(records):
+    made = records()
+
+    def change(event):
+        if event["event"] != "relearned":
+            return event
+        first = {**event, "previous": None}
+        early = {**event, "time_ns": made.truth["paused_ns"] - 1}
+        return [event, first, early]
+
+    before = len(Downtime(made.raw()).relearned_table())
+    made.change(change)
+    assert len(Downtime(made.raw()).relearned_table()) == before
+
+
+@pytest.mark.parametrize(("share", "disturbed"), [(0.05, False), (0.5, True)])
+def test_a_machine_that_stood_still_for_a_notable_part_of_the_outage_disturbed_the_trial(records, share, disturbed):
+    downtime = Downtime(records(case="silent").raw())
+    assert not downtime.disturbed
+    assert downtime.longest_stall_ns == 0
+    start = downtime.window[0]
+    downtime.stalls = [Interval(start_ns=start, end_ns=start + int(share * downtime.worst.outage_ns))]
+    assert downtime.disturbed == disturbed
+
+
+def test_a_stall_before_the_pause_disturbs_nothing_but_is_reported(records):
+    downtime = Downtime(records().raw())
+    begin = downtime._raw.phase_ns("warm-up")
+    downtime.stalls = [Interval(start_ns=begin, end_ns=begin + 77 * MS)]
+    assert not downtime.disturbed
+    assert downtime.longest_stall_ns == 77 * MS

@@ -1,0 +1,133 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unnoticed.experiments.waterfall import (
+    ANSWER,
+    BETWEEN,
+    NO_FRAME,
+    NO_ROUTE,
+    NOT_MOVING,
+    RUNNING,
+    Moments,
+    Part,
+    TimedStep,
+    waterfall,
+)
+
+TIMES = st.integers(0, 60)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["dump", "send", "restore", "await-ready", "await-relinquish"]), TIMES, st.integers(0, 20)),
+    max_size=6,
+).map(lambda rows: [TimedStep(name=name, start_ns=start, end_ns=start + length) for name, start, length in rows])
+MOMENTS = st.builds(
+    Moments,
+    steps=STEPS,
+    paused_ns=st.none() | TIMES,
+    resumed_ns=st.none() | TIMES,
+    relearned_ns=st.none() | TIMES,
+    first_frame_ns=st.none() | TIMES,
+)
+SPANS = st.tuples(TIMES, st.integers(1, 60)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+def step(name, start, end):
+    return TimedStep(name=name, start_ns=start, end_ns=end)
+
+
+def moments(*steps, paused=10, resumed=50, relearned=None, first_frame=None):
+    return Moments(
+        steps=steps, paused_ns=paused, resumed_ns=resumed, relearned_ns=relearned, first_frame_ns=first_frame
+    )
+
+
+def names(parts):
+    return [(part.name, part.start_ns, part.end_ns) for part in parts]
+
+
+@given(MOMENTS, SPANS)
+def test_parts_are_contiguous_and_sum_to_the_outage_exactly(known, span):
+    parts = waterfall(known, start_ns=span[0], end_ns=span[1])
+    assert (parts[0].start_ns, parts[-1].end_ns) == span
+    assert all(one.end_ns == two.start_ns for one, two in itertools.pairwise(parts))
+    assert all(part.end_ns > part.start_ns for part in parts)
+    assert sum(part.end_ns - part.start_ns for part in parts) == span[1] - span[0]
+
+
+@given(MOMENTS, SPANS)
+def test_neighbouring_parts_differ(known, span):
+    parts = waterfall(known, start_ns=span[0], end_ns=span[1])
+    assert all(one.name != two.name for one, two in itertools.pairwise(parts))
+
+
+@given(MOMENTS, SPANS)
+def test_each_instant_has_the_reason_that_it_has_when_looked_at_alone(known, span):
+    for part in waterfall(known, start_ns=span[0], end_ns=span[1]):
+        for instant in range(part.start_ns, part.end_ns):
+            alone = waterfall(known, start_ns=instant, end_ns=instant + 1)
+            assert alone == [Part(name=part.name, start_ns=instant, end_ns=instant + 1)]
+
+
+@given(MOMENTS, SPANS)
+def test_a_step_is_named_only_in_the_blackout(known, span):
+    own = {RUNNING, NO_ROUTE, NO_FRAME, ANSWER, NOT_MOVING}
+    for part in waterfall(known, start_ns=span[0], end_ns=span[1]):
+        if part.name not in own:
+            assert known.paused_ns is not None
+            assert part.start_ns >= known.paused_ns
+            assert known.resumed_ns is None or part.end_ns <= known.resumed_ns
+
+
+def test_an_empty_outage_has_no_parts():
+    assert waterfall(moments(), start_ns=20, end_ns=20) == []
+
+
+def test_every_part_of_a_full_cutover_is_named_in_order():
+    known = moments(step("dump", 10, 20), step("send", 20, 35), step("resume", 35, 50), relearned=60, first_frame=70)
+    assert names(waterfall(known, start_ns=5, end_ns=80)) == [
+        (RUNNING, 5, 10),
+        ("dump", 10, 20),
+        ("send", 20, 35),
+        ("resume", 35, 50),
+        (NO_ROUTE, 50, 60),
+        (NO_FRAME, 60, 70),
+        (ANSWER, 70, 80),
+    ]
+
+
+def test_of_overlapping_steps_the_one_that_began_first_is_the_reason():
+    known = moments(step("send", 10, 30), step("restore", 20, 50))
+    assert names(waterfall(known, start_ns=10, end_ns=50)) == [("send", 10, 30), ("restore", 30, 50)]
+
+
+@pytest.mark.parametrize("waiting", ["await-ready", "await-relinquish"])
+def test_a_step_that_waits_loses_against_one_that_works_although_it_began_first(waiting):
+    known = moments(step(waiting, 10, 50), step("restore", 20, 30))
+    expected = [(waiting, 10, 20), ("restore", 20, 30), (waiting, 30, 50)]
+    assert names(waterfall(known, start_ns=10, end_ns=50)) == expected
+
+
+def test_the_time_between_two_steps_is_the_former_s_and_before_the_first_it_has_a_name():
+    known = moments(step("dump", 15, 20), step("send", 30, 40))
+    assert names(waterfall(known, start_ns=10, end_ns=50)) == [(BETWEEN, 10, 15), ("dump", 15, 30), ("send", 30, 50)]
+
+
+def test_switches_taught_before_the_resume_cost_nothing():
+    known = moments(step("dump", 10, 50), relearned=45, first_frame=55)
+    assert names(waterfall(known, start_ns=45, end_ns=60)) == [("dump", 45, 50), (NO_FRAME, 50, 55), (ANSWER, 55, 60)]
+
+
+def test_switches_that_learn_after_the_outage_explain_all_of_it_since_the_resume():
+    known = moments(step("dump", 10, 50), relearned=1000, first_frame=None)
+    assert names(waterfall(known, start_ns=50, end_ns=90)) == [(NO_ROUTE, 50, 90)]
+
+
+def test_without_a_pause_there_was_no_cutover():
+    assert names(waterfall(moments(paused=None, resumed=None), start_ns=0, end_ns=9)) == [(NOT_MOVING, 0, 9)]
+
+
+def test_a_guest_that_never_resumed_stays_in_its_last_step():
+    known = moments(step("dump", 10, 20), step("send", 20, 30), resumed=None)
+    assert names(waterfall(known, start_ns=25, end_ns=99)) == [("send", 25, 99)]
