@@ -1,7 +1,8 @@
 """The agent: one process per host, told what to do over its control channel, reached by the other agent over TCP.
 
-Commands: `boot` (a guest, here and now), `migrate` (the guest, away), `verify` (the guest's RAM against what its
-counters say), `stop`. An incoming migration needs no command: the agent listens.
+Commands: `boot` (a guest, here and now), `expect` (a migration of this number), `migrate` (the guest, away), `announce`
+(the guest, out of turn), `verify` (its RAM against what its counters say), `stop`. An incoming migration needs no
+command: the agent listens.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from unnoticed.agents import dirtier
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
-from unnoticed.agents.guest_process import GuestSettings
+from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -44,7 +45,10 @@ class Agent:
         self._control.reply("ready")
         while True:
             control, listener = self._control.fileno(), self._listener.fileno()
-            readable, _, _ = select.select([control, listener], [], [])
+            guest = self._host.guest
+            readable, _, _ = select.select([control, listener, *([guest] if guest else [])], [], [])
+            if guest in readable:
+                self._lose(guest)
             if listener in readable:
                 self._receive_guest()
             if control in readable:
@@ -63,6 +67,14 @@ class Agent:
         arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
         self._control.reply("arrival", arrival=arrival.value)
 
+    def _lose(self, guest: GuestProcess | None) -> None:
+        """The guest has ended by itself, which it never should: what it leaves is cleared away, and the parent told."""
+        assert guest is not None
+        how = guest.how_it_ended()
+        discard(guest)
+        self._host.guest = None
+        self._control.reply("error", message=f"The guest process (pid {guest.pid}) {how}.")
+
     def _obey(self, command: Command) -> bool:
         """Carry out one command; False when it was the last."""
         host = self._host
@@ -79,6 +91,9 @@ class Agent:
                     raise MigrationError(f"There is no guest on host {host.place} to be migrated.")
                 report = Source(host, MigrationSettings(**fields)).run()
                 self._control.reply("migrated", **dataclasses.asdict(report))
+            case "announce":
+                self._host.announcer.send(host.announcements[command["announce"]])
+                self._control.reply("announced")
             case "verify":
                 self._control.reply("verified", **self._verify())
             case "stop":
@@ -129,7 +144,7 @@ class Agent:
 
 
 def main() -> None:
-    """Argument: JSON; place, address, key, announcements (both hex), guest (GuestSettings), guest_pid, gate, events."""
+    """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events."""
     settings = json.loads(sys.argv[1])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a cutover duplicates every connection's descriptor

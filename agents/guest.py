@@ -47,7 +47,8 @@ _TICK_NS = 2_000_000  # how often the dirtier writes
 _BATCH_PAGES = 512  # the most it writes at once: about a millisecond, so that a pause never waits longer
 _BACKLOG_NS = 100_000_000  # what it may catch up on after a stall of the machine
 _PIECES = 4  # bulk pieces per connection and iteration
-_NOTSENT_BYTES = 128 << 10  # what may lie unsent in the kernel: less to move in a cutover
+# What may lie unsent in the kernel, at most and at least: the less, the less there is to move in a cutover.
+_NOTSENT_BYTES, _LEAST_NOTSENT_BYTES = 128 << 10, 16 << 10
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 _TCP_NOTSENT_LOWAT = 25
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger
@@ -160,7 +161,7 @@ class Guest:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, (address, port) = self._listener.accept()
             except OSError:  # nobody waits, or whoever did has gone
                 return
             if not self._free:  # refused: one that waited would be lost in a migration, and keep this loop busy
@@ -171,6 +172,8 @@ class Guest:
             base = slot_base(slot)
             for word in Slot:
                 self._quads[base + word] = 0
+            self._quads[base + Slot.REMOTE_ADDRESS] = int.from_bytes(socket.inet_aton(address), "big")
+            self._quads[base + Slot.REMOTE_PORT] = port
             self._quads[base + Slot.STATE] = SlotState.GREETING
             self._attach(connection, slot)
 
@@ -328,15 +331,17 @@ class Guest:
     def _close(self, connection: socket.socket, slot: int, *, reason: str, detail: str = "") -> None:
         base, quads = slot_base(slot), self._quads
         kind = quads[base + Slot.KIND]
-        with contextlib.suppress(OSError):  # a connection that was reset has no peer name
-            self._events.write(
-                "socket",
-                reason=reason,
-                workload=Kind(kind).name.lower() if kind else "unknown",
-                connection=quads[base + Slot.CONNECTION],
-                detail=detail,
-                **socket_reading(connection),
-            )
+        address = socket.inet_ntoa(quads[base + Slot.REMOTE_ADDRESS].to_bytes(4, "big"))
+        self._events.write(
+            "socket",
+            reason=reason,
+            workload=Kind(kind).name.lower() if kind else "unknown",
+            connection=quads[base + Slot.CONNECTION],
+            detail=detail,
+            **socket_reading(
+                connection, local=self._listener.getsockname(), remote=(address, quads[base + Slot.REMOTE_PORT])
+            ),
+        )
         self._epoll.unregister(connection.fileno())
         del self._connections[connection.fileno()]
         connection.close()
@@ -353,7 +358,10 @@ class Guest:
 
 
 def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
+    """Hold a download to its rate, and let no more of it lie unsent in the kernel than leaves in 5 ms."""
     connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", rate_bytes_per_s))
+    notsent_bytes = min(max(rate_bytes_per_s // 200, _LEAST_NOTSENT_BYTES), _NOTSENT_BYTES)
+    connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, notsent_bytes)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +71,15 @@ class GuestProcess:
     def is_alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
+
+    def fileno(self) -> int:
+        """Readable when the process has ended."""
+        return self._pidfd
+
+    def how_it_ended(self) -> str:
+        """How the process, which has ended, did so."""
+        status = self._process.wait()
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
     def wait_ready(self) -> None:
         """Wait for the process to have mapped the RAM and bound its ports. Raises MigrationError."""

@@ -58,6 +58,8 @@ class Slot(IntEnum):
     IN_LENGTH = 9
     OUT_LENGTH = 10
     RATE = 11  # bytes per second of a download, 0 for unpaced
+    REMOTE_ADDRESS = 12  # the client's, as an integer: a connection that was reset has forgotten it
+    REMOTE_PORT = 13
 
 
 IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part

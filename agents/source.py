@@ -15,21 +15,19 @@ import numpy as np
 
 from unnoticed.agents import stream, wire
 from unnoticed.agents.channel import PORT, Channel
+from unnoticed.agents.connections import DepartingConnections
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.dirty import DirtyTracker, WriteProtectTracker
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel import socket_filter, tcp_repair
+from unnoticed.agents.kernel import socket_filter
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_policy
-from unnoticed.agents.ram import Slot, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.tcpinfo import read_tcp_info
-from unnoticed.workload import Kind
 
-_DRAIN_NS = 1_000_000  # longest wait for the last acknowledgements before the gate closes
 _HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
 _PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
 # What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
@@ -97,9 +95,7 @@ class Source:
         self._rto_min_ns: int | None = None
         self._is_pausing = False
         self._paused_ns: int | None = None
-        self._connections: list[tuple[int, socket.socket]] = []
-        self._lost: list[int] = []  # slots of connections that had ended before they could be dumped
-        self._readings: list[dict[str, Any]] = []
+        self._connections: DepartingConnections | None = None
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
 
     def run(self) -> Report:
@@ -123,7 +119,7 @@ class Source:
             reason = f"{reason} The guest was relinquished before that: if it runs, then at the destination."
         if tracker is not None:
             tracker.close()
-        self._log()
+        self._cutover.report(self._host.events)
         if relinquished:
             self._leave()
         if self._channel is not None:
@@ -139,7 +135,7 @@ class Source:
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
             tracker=tracker.name if tracker is not None else "none",
-            connections=len(self._readings) if self._paused_ns is not None else None,
+            connections=len(self._connections) if self._connections is not None else None,
         )
         self._host.events.write("migration", source=self._host.place, **asdict(self._settings), **asdict(report))
         return report
@@ -234,13 +230,15 @@ class Source:
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()
-        with step("drain"):
-            self._connections = self._guest.connections()
-            self._drain()
+        with step("hold"):
+            connections = self._connections = DepartingConnections(self._guest)
+            connections.hold()
+        with step("settle"):
+            connections.settle()
         with step("close-gate"):
             self._host.gate.set(PortState.DISABLED)
         with step("dump"):
-            blob = self._dump()
+            blob = connections.dump()
         with step("scan"):
             if tracker is None:
                 runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
@@ -250,7 +248,8 @@ class Source:
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
             self._bytes_sent += channel.send_pages(runs, self._guest.ram)
-            self._bytes_sent += channel.send(wire.GuestState(len(self._readings), blob, tuple(self._lost)), more=True)
+            state = wire.GuestState(len(connections), blob, tuple(connections.lost))
+            self._bytes_sent += channel.send(state, more=True)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
@@ -262,8 +261,8 @@ class Source:
             )
         with step("await-ready"):
             ready = channel.expect(wire.Ready)
-            if ready.connections != len(self._readings):
-                raise MigrationError(f"{ready.connections} of {len(self._readings)} connections were restored.")
+            if ready.connections != len(connections):
+                raise MigrationError(f"{ready.connections} of {len(connections)} connections were restored.")
         with step("relinquish"):
             channel.send(wire.Relinquish())
         return channel.expect(wire.Resumed).time_ns
@@ -279,42 +278,6 @@ class Source:
         while (handshakes.half_open() or handshakes.closing()) and now_ns() < deadline_ns:
             time.sleep(0.0002)
 
-    def _drain(self) -> None:
-        """Wait a little for acknowledgements that are on their way: a restored connection would repeat its tail late.
-
-        Connections that have more to send are not waited for: what they send next repairs what was lost.
-        """
-        deadline_ns = now_ns() + _DRAIN_NS
-        while any(tcp_repair.awaits_acknowledgement(connection) for _, connection in self._connections):
-            if now_ns() > deadline_ns:
-                return
-            time.sleep(0.0002)
-
-    def _dump(self) -> bytes:
-        """Every connection's state, packed; the kernel's counters for the log."""
-        parts: list[bytes] = []
-        quads = self._guest.ram.quads
-        for slot, connection in self._connections:
-            tcp_repair.enter(connection)
-            try:
-                state, info = tcp_repair.dump(connection, slot=slot)
-            except tcp_repair.ConnectionLostError:
-                self._lost.append(slot)
-                continue
-            parts.append(state.pack())
-            base = slot_base(slot)
-            self._readings.append(
-                {
-                    "time_ns": now_ns(),
-                    "local": "{}:{}".format(*state.local),
-                    "remote": "{}:{}".format(*state.remote),
-                    "workload": Kind(quads[base + Slot.KIND]).name.lower() if quads[base + Slot.KIND] else "unknown",
-                    "connection": quads[base + Slot.CONNECTION],
-                    **asdict(info),
-                }
-            )
-        return b"".join(parts)
-
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _return_to_normal(self, reason: str) -> str:
@@ -324,10 +287,8 @@ class Source:
         try:
             socket_filter.accept_new_connections(self._guest.listener)
             if self._is_pausing:
-                for _, connection in self._connections:
-                    with contextlib.suppress(OSError):
-                        tcp_repair.leave(connection, probe=True)
-                    connection.close()
+                if self._connections is not None:
+                    self._connections.release()
                 self._host.gate.set(PortState.FORWARDING)
                 self._guest.resume(moved=False)
         except (MigrationError, OSError) as error:
@@ -340,16 +301,11 @@ class Source:
 
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
-        for _, connection in self._connections:
-            connection.close()
+        if self._connections is not None:
+            self._connections.close()
+            self._connections.log(self._host.events)
         discard(self._guest)
         self._host.guest = None
-
-    def _log(self) -> None:
-        self._cutover.report(self._host.events)
-        if self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME:
-            for reading in self._readings:
-                self._host.events.write("socket", reason="dump", **reading)
 
     def _require_channel(self) -> Channel:
         assert self._channel is not None

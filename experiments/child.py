@@ -42,10 +42,16 @@ class Child:
         self._stderr = stderr
         self._partial = b""
         self._waiting: list[Reply] = []
+        self._done = False  # it has said so, and may end
+        self.ended = False  # nothing more will come from it
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def fileno(self) -> int:
+        """Readable when there is something to `receive`."""
+        return self._stdout_fd
 
     def wait_ready(self, timeout_s: float) -> Reply:
         """Wait until the child says that it is ready. Raises ChildError as `wait_reply` does."""
@@ -58,7 +64,7 @@ class Child:
             while data:
                 data = data[os.write(self._stdin_fd, data) :]
         except BrokenPipeError as error:
-            raise self._died(f'before it was told to "{command}"') from error
+            raise self.died(f'before it was told to "{command}"') from error
 
     def wait_reply(self, reply: str, timeout_s: float) -> Reply:
         """Wait for a reply of this name; others that come before it are kept for their own `wait_reply`.
@@ -67,16 +73,31 @@ class Child:
         for `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
-        while True:
-            for position, waiting in enumerate(self._waiting):
-                if waiting.get("reply") == "error":
-                    del self._waiting[position]
-                    raise ChildError(
-                        f"{self.name} failed: {waiting.get('message', 'it did not say why')}{self._quote()}"
-                    )
-                if waiting.get("reply") == reply:
-                    return self._waiting.pop(position)
-            self._receive(reply, deadline, timeout_s)
+        while (found := self.take(reply)) is None:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._stdout_fd], [], [], left)[0]:
+                raise ChildError(self.silence(reply, timeout_s))
+            if not self._read():
+                raise self.died(f'before it answered "{reply}"')
+        return found
+
+    def take(self, reply: str) -> Reply | None:
+        """The first reply of this name, if it has come; does not block. Raises ChildError if an error has come."""
+        self._raise_error()
+        for position, waiting in enumerate(self._waiting):
+            if waiting.get("reply") == reply:
+                return self._waiting.pop(position)
+        return None
+
+    def receive(self, *, when: str) -> None:
+        """Take in what the child has sent (blocks if that is nothing).
+
+        Raises ChildError if it sent an error, or has died before it was done; `when` ends that sentence.
+        """
+        alive = self._read()
+        self._raise_error()
+        if not alive and not self._done:
+            raise self.died(when)
 
     def replies(self) -> list[Reply]:
         """What the child has sent and nobody has waited for yet; does not block."""
@@ -104,12 +125,15 @@ class Child:
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
-    def _receive(self, reply: str, deadline: float, timeout_s: float) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self._stdout_fd], [], [], left)[0]:
-            raise ChildError(f'{self.name} did not answer "{reply}" within {timeout_s:g} s{self._quote()}')
-        if not self._read():
-            raise self._died(f'before it answered "{reply}"')
+    def silence(self, reply: str, timeout_s: float) -> str:
+        """The sentence for a child that does not answer."""
+        return f'{self.name} did not answer "{reply}" within {timeout_s:g} s{self._quote()}'
+
+    def _raise_error(self) -> None:
+        for position, waiting in enumerate(self._waiting):
+            if waiting.get("reply") == "error":
+                del self._waiting[position]
+                raise ChildError(f"{self.name} failed: {waiting.get('message', 'it did not say why')}{self._quote()}")
 
     def _read(self) -> bool:
         """Take in what stands in the pipe (blocks if nothing does); False at its end."""
@@ -117,13 +141,20 @@ class Child:
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             try:
-                self._waiting.append(json.loads(line))
-            except ValueError as error:
-                shown = line[:80].decode(errors="replace")
-                raise ChildError(f"{self.name} sent a line that is not a reply: {shown!r}.") from error
+                reply = json.loads(line)
+            except ValueError:
+                reply = None
+            if not isinstance(reply, dict):
+                raise ChildError(
+                    f"{self.name} sent a line that is not a reply: {line[:80].decode(errors='replace')!r}."
+                )
+            self._waiting.append(reply)
+            self._done = self._done or reply.get("reply") == "done"
+        self.ended = not data
         return bool(data)
 
-    def _died(self, when: str) -> ChildError:
+    def died(self, when: str) -> ChildError:
+        """The error that says how the child ended."""
         try:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:

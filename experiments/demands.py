@@ -92,11 +92,10 @@ def _where(where: Any, path: Path, cases: Collection[str], factors: Collection[s
         return
     for key, value in where.items():
         if key == "case":
-            if value not in cases:
-                near = (
-                    suggestion(value, cases) if isinstance(value, str) and any(cases) else "; the plan has no [[case]]."
-                )
-                yield (*path, key), f"there is no case {shown(value)}{near}"
+            for name in value if isinstance(value, list) else [value]:
+                if name not in cases:
+                    near = suggestion(str(name), cases) if cases else "; the plan has no [[case]]."
+                    yield (*path, key), f"there is no case {shown(name)}{near}"
         elif key not in factors:
             known = ["case", *factors]
             yield (*path, key), f'"{key}" is neither "case" nor a factor of this plan{suggestion(key, known)}'

@@ -25,11 +25,16 @@ def leaves(document: Mapping[str, Any], above: Keys = ()) -> Iterator[tuple[Keys
 
 def holds(document: Mapping[str, Any], path: Keys) -> bool:
     """Whether something stands at this path."""
+    return value_at(document, path) is not None  # TOML has no null
+
+
+def value_at(document: Mapping[str, Any], path: Keys) -> Any:
+    """What stands at this path, or None."""
     for key in path:
         if not isinstance(document, dict) or key not in document:
-            return False
+            return None
         document = document[key]
-    return True
+    return document
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:

@@ -201,6 +201,9 @@ def _sockets(connection: Connection, truth: Truth) -> Iterable[dict[str, Any]]:
         "integrity": not connection.was_reset,
         "detail": "connection reset by peer" if connection.was_reset else "",
     }
+    if connection.was_reset:
+        detail = {"workload": connection.word, "connection": connection.number, "detail": "connection reset by peer"}
+        yield {"time_ns": closed, "who": f"c{connection.client}", "event": "reset", **detail}
     at_guest = {"local": remote, "remote": local, "total_retrans": 0}
     if moved and truth.paused_ns is not None:
         yield {"time_ns": truth.paused_ns + MS, "who": "agent-a", **common, **at_guest, "reason": "dump"}

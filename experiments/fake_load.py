@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.experiments.fake_frames import ACK, FIN, PSH, RST, ROW, SYN, TCP, UDP, Rows
+from unnoticed.experiments.fake_frames import ACK, FIN, PSH, ROW, RST, SYN, TCP, UDP, Rows
 from unnoticed.experiments.fake_model import DELAY_NS, MS, RTO_NS, S, Truth
 from unnoticed.experiments.settings import Settings
 from unnoticed.workload import MAGIC, PROBE, Kind
@@ -19,6 +19,9 @@ BULK_BIT_PER_S = 4_000_000  # what a fake bulk flow really sends: few frames, wh
 _WINDOW = 10  # segments in flight when the path is cut
 _GREETING_NS = 20 * MS
 _WORDS = {Kind.REQUEST: "request", Kind.DOWNLOAD: "download", Kind.UPLOAD: "upload", Kind.CONNECT: "connect"}
+
+# workload, connection, sequence, intended_ns, sent_ns, answered_ns, right
+Request = tuple[int, int, int, int, int, int, bool]
 
 
 @dataclass(kw_only=True)
@@ -90,7 +93,7 @@ class Connection:
         return sent_ns + DELAY_NS
 
     def close(self, sent_ns: int) -> None:
-        """FIN from the client, FIN from the guest, ACK; the retransmission of a FIN is left out: nothing is cut then."""
+        """FIN from the client, FIN from the guest, ACK; no FIN is ever repeated, since nothing is cut then."""
         self.send(sent_ns, 0, by_client=True, flags=FIN | ACK)
         self.send(sent_ns + DELAY_NS, 0, by_client=False, flags=FIN | ACK)
         self.closed_ns = sent_ns + 2 * DELAY_NS
@@ -119,7 +122,7 @@ def load_of(settings: Settings, *, client: int, truth: Truth, seed: str, reset: 
     luck = random.Random(f"{seed}/{client}")
     loads = settings.clients
     connections: list[Connection] = []
-    requests: list[tuple[int, int, int, int, int, int, bool]] = []
+    requests: list[Request] = []
     start, stop = truth.trial_start_ns + 10 * MS, truth.trial_end_ns - 300 * MS
 
     def connection(kind: Kind) -> Connection:
@@ -161,10 +164,8 @@ def load_of(settings: Settings, *, client: int, truth: Truth, seed: str, reset: 
     return Load(connections=connections, rows=rows, requests=arrays, probes=probes)
 
 
-def _request_flow(
-    flow: Connection, *, first: int, period: int, stop: int, reset_ns: int | None
-) -> list[tuple[int, int, int, int, int, int, bool]]:
-    rows = []
+def _request_flow(flow: Connection, *, first: int, period: int, stop: int, reset_ns: int | None) -> list[Request]:
+    rows: list[Request] = []
     sequence, intended = 0, first
     while intended < stop:
         if reset_ns is not None and intended > reset_ns:

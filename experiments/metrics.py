@@ -1,4 +1,7 @@
-"""What a clause or a budget can be about: the measured columns of the trials table, and the kind of each."""
+"""What a clause or a budget can be about: the measured columns of the trials table, and what follows from the outcome.
+
+The names are those of `unnoticed.results.metrics`, listed again so that a plan can be checked without loading pandas.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,9 @@ METRICS: dict[str, Kind] = {
     "captures_complete": "truth",
     "kernel_agrees": "truth",
     "disturbed": "truth",
+    "completed": "truth",
+    "gave_up": "truth",
+    "as_expected": "truth",  # it ended as the plan expects
 }
 
 STATISTICS = ("min", "median", "mean", "p95", "p99", "max", "share")

@@ -13,7 +13,7 @@ _SAMPLE_BYTES = 32  # of random pattern: enough to say where in the stream they 
 
 
 class DownloadFlow(Flow):
-    """The guest sends the connection's pattern until our direction ends."""
+    """The guest sends the connection's pattern, at the rate that our Hello asks for, until our direction ends."""
 
     kind = Kind.DOWNLOAD
 

@@ -100,7 +100,7 @@ class Capture:
             data[tagged] = restore_tags(data[tagged], tpid=tpid, tci=headers["vlan_tci"][tagged])
             captured[tagged] = np.minimum(captured[tagged] + 4, self._snap)
             length[tagged] += 4
-        self._output.write(flatten_records(headers["sec"], headers["nsec"], captured, length, data))
+        self._output.write(flatten_records(headers["sec"], headers["nsec"], captured, length, data).data)
 
     def _count(self) -> None:
         packets, drops = self._ring.statistics()

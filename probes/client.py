@@ -20,9 +20,9 @@ from unnoticed.clock import now_ns
 from unnoticed.control import Control, ParentGoneError
 from unnoticed.events import EventLog
 from unnoticed.probes.bulk_flows import DownloadFlow, UploadFlow
-from unnoticed.probes.client_settings import BulkSettings, ClientSettings
-from unnoticed.probes.connection import Connection
 from unnoticed.probes.client_flows import ConnectFlow, Flow, RequestFlow
+from unnoticed.probes.client_settings import ClientSettings
+from unnoticed.probes.connection import Connection
 from unnoticed.probes.realtime import PRIORITY, become_realtime
 from unnoticed.probes.records import RequestLog
 from unnoticed.probes.schedule import Schedule
@@ -34,8 +34,6 @@ REOPEN_AFTER_NS = 100_000_000  # a dead request connection is replaced after thi
 LEAD_NS = 20_000_000  # from the first SYN to the first request
 LATE_NS = 5_000_000  # requests sent later than this after their time are an event: the latency is our own
 LATE_EVENTS_MAX = 1000
-_READING_TICK_NS = 5_000_000  # a download with a rate is read in portions of this time
-_PIECE_MIN_BYTES = 1500
 _POLL_S = 0.05
 
 
@@ -63,7 +61,6 @@ class Client:
         self._connect_schedule: Schedule | None = None
         self._connects_issued = 0
         self._connects_in_flight = 0
-        self._allowances: dict[int, float] = {}  # bytes that a download with a rate may read now, by descriptor
 
         self._stop_deadline_ns = 0
         self._summary = dict.fromkeys(
@@ -108,11 +105,14 @@ class Client:
                 self._open_requests(flow)
             self._request_schedule = Schedule.at_rate(start_ns=start_ns, rate_hz=settings.request_response.rate_hz)
             self._tick(self._request_schedule, self._on_request_time)
-        for bulk, flow_class in ((settings.download, DownloadFlow), (settings.upload, UploadFlow)):
-            for _ in range(bulk.connections if bulk else 0):
-                self._open_bulk(bulk, flow_class(connection=self._next_connection()))
-        if self._allowances:
-            self._tick(Schedule(start_ns=start_ns, period_ns=_READING_TICK_NS), self._on_reading_time)
+        if settings.download:
+            rate = settings.download.rate_byte_per_s or 0
+            for _ in range(settings.download.connections):
+                self._open(DownloadFlow(connection=self._next_connection(), rate_bytes_per_s=rate))
+        if settings.upload:
+            for _ in range(settings.upload.connections):
+                upload = UploadFlow(connection=self._next_connection())
+                self._open(upload, pacing_byte_per_s=settings.upload.rate_byte_per_s)
         if settings.connect:
             self._connect_schedule = Schedule.at_rate(start_ns=start_ns, rate_hz=settings.connect.rate_hz)
             self._tick(self._connect_schedule, self._on_connect_time)
@@ -124,9 +124,7 @@ class Client:
             timer.close()
         self._timers.clear()
         self._reopen.clear()
-        self._allowances.clear()
         for connection in list(self._connections.values()):
-            connection.reading_paused = False
             connection.flow.finish()
             connection.advance()
             self._settle(connection)
@@ -200,41 +198,13 @@ class Client:
                 self._connects_in_flight += 1
         self._connects_issued = due
 
-    # --- bulk transfers -----------------------------------------------------------------------------------------
-
-    def _open_bulk(self, settings: BulkSettings | None, flow: Flow) -> None:
-        rate = settings.rate_byte_per_s if settings else None
-        if rate is None:
-            self._open(flow)
-        elif isinstance(flow, UploadFlow):
-            self._open(flow, pacing_byte_per_s=rate)
-        else:
-            # Nothing tells the guest the rate, so this end holds it by reading no faster; a receive buffer of a tenth
-            # of a second (the kernel doubles it, for its own needs) is what the guest can be ahead.
-            connection = self._open(flow, receive_buffer_bytes=max(1 << 16, rate // 10))
-            if connection is not None:
-                self._allowances[connection.fileno()] = 0.0
-
-    def _on_reading_time(self) -> None:
-        assert self._settings.download is not None
-        portion = (self._settings.download.rate_byte_per_s or 0) * _READING_TICK_NS / 1e9
-        for fd, allowance in list(self._allowances.items()):
-            # Time in which there was nothing to read is not made up for, beyond 20 portions.
-            self._allowances[fd] = min(allowance + portion, 20 * portion)
-            connection = self._connections[fd]
-            if connection.reading_paused and self._allowances[fd] > 0:
-                connection.reading_paused = False
-                self._settle(connection)
-
     # --- connections --------------------------------------------------------------------------------------------
 
     def _next_connection(self) -> int:
         self._last_connection += 1
         return self._last_connection
 
-    def _open(
-        self, flow: Flow, *, pacing_byte_per_s: int | None = None, receive_buffer_bytes: int | None = None
-    ) -> Connection | None:
+    def _open(self, flow: Flow, *, pacing_byte_per_s: int | None = None) -> Connection | None:
         """Start a connection for a flow; None if that failed at once (which is an event)."""
         self._summary["connections"] += 1
         try:
@@ -243,7 +213,6 @@ class Client:
                 (self._settings.guest, self._settings.port),
                 congestion_control=self._settings.congestion_control,
                 pacing_byte_per_s=pacing_byte_per_s,
-                receive_buffer_bytes=receive_buffer_bytes,
             )
         except OSError as error:
             self._note_death(flow, f"connecting failed: {error.strerror}")
@@ -255,14 +224,7 @@ class Client:
         return connection
 
     def _on_connection(self, connection: Connection, events: int) -> None:
-        fd = connection.fileno()
-        allowance = self._allowances.get(fd)
-        if allowance is None:
-            connection.turn(events, self._buffer)
-        else:
-            allowance -= connection.turn(events, self._buffer, limit=max(_PIECE_MIN_BYTES, int(allowance)))
-            self._allowances[fd] = allowance
-            connection.reading_paused = allowance <= 0
+        connection.turn(events, self._buffer)
         self._settle(connection)
 
     def _settle(self, connection: Connection) -> None:
@@ -280,7 +242,6 @@ class Client:
     def _close(self, connection: Connection, reason: str) -> None:
         fd, flow = connection.fileno(), connection.flow
         self._remove(fd)
-        self._allowances.pop(fd, None)
         del self._connections[fd], self._interests[fd]
         self._events.write("socket", **connection.close(reason))
         self._summary["wrong_bytes"] += flow.wrong_bytes

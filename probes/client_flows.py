@@ -34,7 +34,8 @@ class Flow(ABC):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, *, connection: int) -> None:
+    def __init__(self, *, connection: int, rate_bytes_per_s: int = 0) -> None:
+        """`rate_bytes_per_s` is what a download asks the guest for; 0 is as fast as it goes."""
         self.connection = connection
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -42,7 +43,7 @@ class Flow(ABC):
         self.finishing = False
         self._faults = 0
         self._told: list[str] = []
-        self._unsent = bytearray(Hello(self.kind, connection).pack())
+        self._unsent = bytearray(Hello(self.kind, connection, rate_bytes_per_s).pack())
 
     def next_bytes(self) -> Buffer | memoryview:
         """What can be sent now; empty if nothing."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from unnoticed.clock import now_ns
 from unnoticed.probes.client_flows import Flow
-from unnoticed.probes.stream_socket import open_stream, reading, unacknowledged_bytes
+from unnoticed.probes.stream_socket import open_stream, unacknowledged_bytes
+from unnoticed.tcpinfo import socket_reading
 
 
 class Connection:
@@ -26,22 +27,15 @@ class Connection:
         *,
         congestion_control: str,
         pacing_byte_per_s: int | None = None,
-        receive_buffer_bytes: int | None = None,
     ) -> None:
         """Start to connect. Raises OSError if that fails at once."""
         self.flow = flow
         self.finished = False
         self.death = ""
-        self.reading_paused = False
         self._address = address
         self._established = False
         self._ended = False  # our direction
-        self._socket = open_stream(
-            address,
-            congestion_control=congestion_control,
-            pacing_byte_per_s=pacing_byte_per_s,
-            receive_buffer_bytes=receive_buffer_bytes,
-        )
+        self._socket = open_stream(address, congestion_control=congestion_control, pacing_byte_per_s=pacing_byte_per_s)
         self._local: tuple[str, int] = self._socket.getsockname()
 
     def fileno(self) -> int:
@@ -52,25 +46,20 @@ class Connection:
         """The epoll events it waits for."""
         if not self._established:
             return select.EPOLLOUT
-        interest = 0 if self.reading_paused else select.EPOLLIN
+        interest = select.EPOLLIN
         if not self._ended and self.flow.next_bytes():
             interest |= select.EPOLLOUT
         return interest
 
-    def turn(self, events: int, buffer: bytearray, *, limit: int = 0) -> int:
-        """Do what epoll says can be done, with `buffer` to receive in: at most `limit` bytes (0: what it can hold).
-
-        Returns how many bytes were received.
-        """
+    def turn(self, events: int, buffer: bytearray) -> None:
+        """Do what epoll says can be done, with `buffer` to receive in."""
         if not self._established and not self._establish():
-            return 0
-        received = 0
+            return
         if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-            received = self._receive(buffer, min(limit, len(buffer)))
+            self._receive(buffer)
         if events & select.EPOLLOUT:
             self.send(buffer)
         self.advance()
-        return received
 
     def send(self, buffer: bytearray) -> None:
         """Send what the flow has to say, as far as the kernel takes it."""
@@ -108,7 +97,7 @@ class Connection:
             "reason": reason,
             "workload": flow.kind.name.lower(),
             "connection": flow.connection,
-            **reading(self._socket, local=self._local, remote=self._address),
+            **socket_reading(self._socket, local=self._local, remote=self._address),
             "bytes_sent": flow.bytes_sent,
             "bytes_received": flow.bytes_received,
             "wrong_bytes": flow.wrong_bytes,
@@ -135,21 +124,20 @@ class Connection:
         self._established = True
         return True
 
-    def _receive(self, buffer: bytearray, limit: int) -> int:
+    def _receive(self, buffer: bytearray) -> None:
         try:
-            length = self._socket.recv_into(buffer, limit)
+            length = self._socket.recv_into(buffer)
         except BlockingIOError:
-            return 0
+            return
         except OSError as error:
             self._die(error)
-            return 0
+            return
         if length:
             self.flow.received(buffer, length, now_ns=now_ns())
         elif self._ended:
             self.finished = True
         else:
             self.death = "the guest ended the connection before it was asked to"
-        return length
 
     def _drain(self, buffer: bytearray) -> None:
         """Read what came before the connection broke: it is to be checked like everything else."""

@@ -5,7 +5,8 @@ Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": 
 (optional) maps a port's name to the place it leads to; `snap` and `slots` are optional.
 
 It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, and replies
-{"reply": "done", "captures": {name: {...}}, "problems": [sentence, ...]}: an incomplete capture is a problem.
+{"reply": "done", "captures": {name: {...}}, "problems": [sentence, ...]}: an incomplete capture is a problem. What
+keeps it from working at all is {"reply": "error", "message": sentence}.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoticed.control import Control, ParentGoneError
-from unnoticed.errors import RecordError
+from unnoticed.errors import RecordError, UnnoticedError
 from unnoticed.events import EventLog
 from unnoticed.probes.capture import DEFAULT_SLOTS, DEFAULT_SNAP, Capture
 from unnoticed.probes.namespace import inside_network_of
@@ -70,9 +71,7 @@ class Observer:
                 self._listeners.append((RelearnListener(switch.name, mac=guest_mac), switch))
         for point in points:
             with inside_network_of(point.pid):
-                capture = Capture(
-                    point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots
-                )
+                capture = Capture(point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots)
             self._captures.append(capture)
 
     def run(self, control: Control) -> None:
@@ -137,22 +136,24 @@ def main() -> None:
     """Entry of the child process."""
     settings = json.loads(sys.argv[1])
     control = Control()
-    events = EventLog(Path(settings["events"]), who="observer")
-    observer = Observer(
-        points=[PointSettings(**point) for point in settings["points"]],
-        switches=[
-            SwitchSettings(name=switch["name"], pid=switch["pid"], toward=switch.get("toward") or {})
-            for switch in settings["switches"]
-        ],
-        guest_mac=settings["guest_mac"],
-        events=events,
-        snap=settings.get("snap", DEFAULT_SNAP),
-        slots=settings.get("slots", DEFAULT_SLOTS),
-    )
     try:
+        observer = Observer(
+            points=[PointSettings(**point) for point in settings["points"]],
+            switches=[
+                SwitchSettings(name=switch["name"], pid=switch["pid"], toward=switch.get("toward") or {})
+                for switch in settings["switches"]
+            ],
+            guest_mac=settings["guest_mac"],
+            events=EventLog(Path(settings["events"]), who="observer"),
+            snap=settings.get("snap", DEFAULT_SNAP),
+            slots=settings.get("slots", DEFAULT_SLOTS),
+        )
         observer.run(control)
     except ParentGoneError:
         os._exit(1)
+    except (UnnoticedError, OSError) as error:
+        control.reply("error", message=str(error))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

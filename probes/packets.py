@@ -1,7 +1,8 @@
 """Frames as a columnar table: one numpy array per header field, filled without per-packet work.
 
-Ethernet with up to two VLAN tags, ARP, IPv4, TCP, UDP. Formats: RFC 826, 791, 9293, 7323 (timestamps), 2018 (SACK), 768.
-IPv6 comes later: its rows get another layer-3 window in `parse`, and wider address columns.
+Ethernet with up to two VLAN tags, ARP, IPv4, TCP, UDP. Formats: RFC 826, 791, 768, 9293,
+7323 (timestamps), 2018 (SACK). IPv6 comes later: its rows get another layer-3 window in `parse`, and wider address
+columns.
 """
 
 from __future__ import annotations
@@ -73,12 +74,9 @@ class Packets:
 
     def announcements(self, address: int) -> Bool:
         """Mask of the ARP announcements of an IPv4 address: sender and target are both it (RFC 5227)."""
-        return (
-            (self.ethertype == ETHERTYPE_ARP)
-            & (self.arp_operation > 0)
-            & (self.source == address)
-            & (self.destination == address)
-        )
+        own = (self.source == address) & (self.destination == address)
+        mask: Bool = (self.ethertype == ETHERTYPE_ARP) & (self.arp_operation > 0) & own
+        return mask
 
 
 def merge(tables: Iterable[Packets]) -> Packets:
@@ -204,7 +202,7 @@ def parse(frames: Frames, *, offset_ns: int = 0) -> Packets:
     left = total - header
     for protocol, parser in ((PROTOCOL_TCP, _parse_tcp), (PROTOCOL_UDP, _parse_udp)):
         chosen = np.flatnonzero((ip["protocol"] == protocol) & first)
-        parser(out, data, ipv4[chosen], layer4[chosen], left[chosen], captured)
+        parser(out, data, ipv4[chosen], start=layer4[chosen], left=left[chosen], captured=captured)
     return Packets(time_ns=frames.time_ns - np.int64(offset_ns), length=frames.length, **out)
 
 
@@ -218,7 +216,7 @@ def _parse_arp(out: dict[str, Any], data: U8, rows: I64, layer3: I64) -> None:
     out["whole"][rows] = True
 
 
-def _parse_udp(out: dict[str, Any], data: U8, rows: I64, start: I64, left: I64, captured: I64) -> None:
+def _parse_udp(out: dict[str, Any], data: U8, rows: I64, *, start: I64, left: I64, captured: I64) -> None:
     there = captured[rows] >= start + 8
     rows, start, left = rows[there], start[there], left[there]
     udp, _ = _windows(data, rows, start, _UDP)
@@ -230,7 +228,7 @@ def _parse_udp(out: dict[str, Any], data: U8, rows: I64, start: I64, left: I64, 
     out["whole"][rows] = True
 
 
-def _parse_tcp(out: dict[str, Any], data: U8, rows: I64, start: I64, left: I64, captured: I64) -> None:
+def _parse_tcp(out: dict[str, Any], data: U8, rows: I64, *, start: I64, left: I64, captured: I64) -> None:
     there = captured[rows] >= start + 20
     rows, start, left = rows[there], start[there], left[there]
     tcp, headers = _windows(data, rows, start, _TCP)

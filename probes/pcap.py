@@ -23,6 +23,7 @@ MAGIC_PCAPNG = 0x0A0D0D0A
 LINKTYPE_ETHERNET = 1
 FILE_HEADER_BYTES = 24
 RECORD_HEADER_BYTES = 16
+_CHUNK = 1 << 12
 _LONGEST_RECORD = 1 << 18  # what libpcap takes for damaged, too (MAXIMUM_SNAPLEN)
 
 U8 = npt.NDArray[np.uint8]
@@ -60,7 +61,9 @@ def flatten_records(
     header = records[:, :RECORD_HEADER_BYTES].view(np.uint32)
     header[:, 0], header[:, 1], header[:, 2], header[:, 3] = seconds, nanoseconds, captured, length
     records[:, RECORD_HEADER_BYTES:] = data
-    kept = np.arange(RECORD_HEADER_BYTES + width, dtype=np.uint32) < (captured + np.uint32(RECORD_HEADER_BYTES))[:, None]
+    kept = (
+        np.arange(RECORD_HEADER_BYTES + width, dtype=np.uint32) < (captured + np.uint32(RECORD_HEADER_BYTES))[:, None]
+    )
     flat: U8 = records[kept]
     return flat
 
@@ -74,7 +77,7 @@ def write_pcap(path: Path, frames: Frames, *, snap: int) -> None:
         file.write(
             flatten_records(
                 seconds.astype(np.uint32), nanoseconds.astype(np.uint32), captured, frames.length, frames.data
-            )
+            ).data
         )
 
 
@@ -102,16 +105,21 @@ def read_pcap(path: Path, *, width: int = 128, truncated: Literal["raise", "flag
         cut = _record_end(data, int(offsets[-1]), order) != end
     if cut and truncated == "raise":
         raise RecordError(f"{path} ends within a record, after {len(offsets)} whole ones.")
+    header = np.empty((len(offsets), RECORD_HEADER_BYTES // 4), np.uint32)
+    body = np.empty((len(offsets), width), np.uint8)
+    columns = np.arange(width, dtype=np.uint32)
     padded = np.frombuffer(data + bytes(RECORD_HEADER_BYTES + width), np.uint8)
-    rows = np.lib.stride_tricks.sliding_window_view(padded, RECORD_HEADER_BYTES + width)[offsets]
-    header = rows[:, :RECORD_HEADER_BYTES].view(order + "u4")
-    captured = header[:, 2].astype(np.uint32)
-    body = np.ascontiguousarray(rows[:, RECORD_HEADER_BYTES:])
-    short = np.flatnonzero(captured < width)  # what follows in their rows is the next record
-    body[short] *= np.arange(width, dtype=np.uint32) < captured[short, None]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, RECORD_HEADER_BYTES + width)
+    for first in range(0, len(offsets), _CHUNK):  # pieces that stay in the processor's cache
+        piece = slice(first, first + _CHUNK)
+        rows = windows[offsets[piece]]
+        header[piece] = rows[:, :RECORD_HEADER_BYTES].view(order + "u4")
+        # What follows the captured bytes in a row is the next record.
+        np.multiply(rows[:, RECORD_HEADER_BYTES:], columns < header[piece, 2, None], out=body[piece])
+    captured = header[:, 2].copy()
     return Frames(
         time_ns=header[:, 0].astype(np.int64) * 1_000_000_000 + header[:, 1].astype(np.int64) * scale,
-        length=header[:, 3].astype(np.uint32),
+        length=header[:, 3].copy(),
         captured=captured,
         data=body,
         truncated=cut,

@@ -31,8 +31,8 @@ from typing import Literal
 
 import numpy as np
 
-from unnoticed.probes.flows import Flow, FlowRows, serial_difference, split_flows, unwrap
-from unnoticed.probes.packets import ACK, FIN, RST, SYN, Bool, I64, Packets
+from unnoticed.probes.packets import ACK, FIN, I64, RST, SYN, Bool, Packets
+from unnoticed.probes.tcp_flows import Flow, FlowRows, serial_difference, split_flows, unwrap
 
 Type = Literal["rto", "fast", "tlp"]
 LEAST_RTO_NS = 200_000_000  # TCP_RTO_MIN, include/net/tcp.h
@@ -264,13 +264,19 @@ def _probes(sent: _Sent, heard: _Heard) -> Bool:
 
 
 def _spurious(sent: _Sent, heard: _Heard, chosen: I64) -> set[int]:
-    """The retransmissions that a DSACK reports: each names the last one of these bytes sent before it."""
+    """The retransmissions that DSACKs report: each names the last ones of its bytes, sent before it.
+
+    One DSACK can name several frames: the receiver's kernel joins those that arrive together.
+    """
     found: set[int] = set()
     for index, left, right in heard.duplicates:
-        before = chosen[sent.heard[chosen] < index]
-        for k in before[::-1]:
-            if sent.start[k] < right and sent.end[k] > left and int(k) not in found:
-                found.add(int(k))
+        unnamed = right - left
+        for k in chosen[: int(np.searchsorted(sent.heard[chosen], index))][::-1].tolist():
+            common = min(int(sent.end[k]), right) - max(int(sent.start[k]), left)
+            if common > 0 and k not in found:
+                found.add(k)
+                unnamed -= common
+            if unnamed <= 0:
                 break
     return found
 

@@ -7,10 +7,6 @@ import errno
 import fcntl
 import os
 import socket
-from dataclasses import asdict
-from typing import Any
-
-from unnoticed.tcpinfo import read_tcp_info
 
 _SO_MAX_PACING_RATE = 47  # bytes of payload per second; TCP paces by itself, without the fq qdisc
 _TCP_NOTSENT_LOWAT = 25
@@ -27,7 +23,6 @@ def open_stream(
     *,
     congestion_control: str,
     pacing_byte_per_s: int | None = None,
-    receive_buffer_bytes: int | None = None,
 ) -> socket.socket:
     """A non-blocking socket that is connecting to `address`.
 
@@ -43,8 +38,6 @@ def open_stream(
             unsent_max_bytes = max(_UNSENT_MIN_BYTES, min(unsent_max_bytes, pacing_byte_per_s // 20))
             stream.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pacing_byte_per_s.to_bytes(8, "little"))
         stream.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_max_bytes)
-        if receive_buffer_bytes is not None:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         failure = stream.connect_ex(address)
         if failure not in (0, errno.EINPROGRESS):
             raise OSError(failure, os.strerror(failure))
@@ -59,16 +52,3 @@ def unacknowledged_bytes(stream: socket.socket) -> int:
     answer = array.array("i", [0])
     fcntl.ioctl(stream.fileno(), _SIOCOUTQ, answer)
     return answer[0]
-
-
-def reading(stream: socket.socket, *, local: tuple[str, int], remote: tuple[str, int]) -> dict[str, Any]:
-    """The keys of unnoticed.tcpinfo.socket_reading, of a connection that may have ended already.
-
-    The kernel's counters outlive the connection, the name of its other end does not (getpeername: ENOTCONN), so both
-    names are given. Read after both ends have closed, the counters hold the repeats of the FIN too.
-    """
-    return {
-        "local": f"{local[0]}:{local[1]}",
-        "remote": f"{remote[0]}:{remote[1]}",
-        **asdict(read_tcp_info(stream)),
-    }

@@ -46,9 +46,8 @@ def cells(trials: pd.DataFrame, cases: Sequence[str] = ()) -> list[Cell]:
         key = (str(case), tuple(_written(value) for value in values))
         found.setdefault(key, []).append(position)
     ranks = {case: rank for rank, case in enumerate(cases)}
-    ordered = sorted(
-        found, key=lambda key: (ranks.get(key[0], len(ranks)), key[0], [_order(value) for value in key[1]])
-    )
+    last = len(ranks)
+    ordered = sorted(found, key=lambda key: (ranks.get(key[0], last), key[0], [_order(value) for value in key[1]]))
     return [
         Cell(
             case=case,
@@ -66,26 +65,15 @@ def _written(value: object) -> str:
     return format_number(value) if isinstance(value, (int, float)) else str(value)
 
 
-_UNITS = {
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "µ": 1e-6,
-    "u": 1e-6,
-    "n": 1e-9,
-}
+_PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "µ": 1e-6, "n": 1e-9}
 
 
 def _order(value: str) -> tuple[int, float, str]:
     """Numbers by their size, units included as far as a prefix tells it (20 KiB/s before 1 MiB/s); texts behind."""
-    found = re.match(r"\s*([\d.]+)\s*(?:(Ki|Mi|Gi|[kMGTµun])(?=\w)|(ms))?", value)
+    found = re.match(r"\s*([\d.]+)\s*(?:(Ki|Mi|Gi|[kMGTµn])(?=\w)|(ms))?", value)
     if not found or not found.group(1).strip("."):
         return (1, 0.0, value)
-    scale = 1e-3 if found.group(3) else _UNITS.get(found.group(2) or "", 1.0)
+    scale = 1e-3 if found.group(3) else _PREFIXES.get(found.group(2) or "", 1.0)
     return (0, float(found.group(1)) * scale, value)
 
 

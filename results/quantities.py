@@ -6,6 +6,7 @@ Writing only. What a user types is read by `unnoticed.experiments.quantities`, w
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pandas as pd
@@ -95,7 +96,13 @@ def format_quantity(value: Any, unit: str) -> str:
             return format_share(number)
         case "1/s":
             return f"{format_number(number)}/s"
-    return format_number(number)
+    text = format_number(number)
+    return text.rstrip("0").rstrip(".") if "." in text else text  # half a segment is 0.5, not a measured 0.500
+
+
+def unbroken(text: str) -> str:
+    """The same with a no-break space between each number and its unit."""
+    return re.sub(r"(?<=[\d∞]) (?=(?:%|[nµm]?s|bytes|[KMGT]iB|[kMG]?bit/s|trials?|values?)(?!\w))", "\u00a0", text)
 
 
 def fixed_ms(value_ns: Any, *, digits: int = 2) -> str:

@@ -156,7 +156,8 @@ class RunFolder:
         Raises RecordError where there are none, or where one is missing, damaged or of a newer version.
         """
         if (self.path / "trials.parquet").exists():
-            return Tables(**{name: _read_table(self.path / f"{name}.parquet", name) for name in schema.BY_NAME})
+            paths = {name: self.path / f"{name}.parquet" for name in schema.BY_NAME}
+            return Tables(**{name: _valid(name, _read_table(path, name), path) for name, path in paths.items()})
         return self._from_trials()
 
     def _from_trials(self) -> Tables:
@@ -170,7 +171,7 @@ class RunFolder:
             paths = [self.trial_path(trial_id) / "tables" / f"{name}.parquet" for trial_id in ordered]
             parts = [_read_table(path, name) for path in paths]
             filled = [part for part in parts if len(part)] or parts[:1]
-            frames[name] = schema.validate(name, pd.concat(_alike(filled), ignore_index=True))
+            frames[name] = _valid(name, pd.concat(_alike(filled), ignore_index=True), self.path / "trials")
         return Tables(**frames)
 
     def _planned(self) -> tuple[str, ...]:
@@ -196,9 +197,9 @@ def _write_table(path: Path, name: str, frame: pd.DataFrame) -> None:
 
 def _read_table(path: Path, name: str) -> pd.DataFrame:
     try:
-        # A file object: given a path, pyarrow would take `key=value` folder names for columns.
+        # One file, read as it is: pq.read_table would take `key=value` in the names of folders for columns.
         with path.open("rb") as file:
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file).read()
     except FileNotFoundError as error:
         raise RecordError(f"{path} is missing: the run's record is incomplete.") from error
     except (OSError, pa.ArrowException) as error:
@@ -209,10 +210,14 @@ def _read_table(path: Path, name: str) -> pd.DataFrame:
     version = int(metadata.get(_VERSION_KEY, b"0"))
     if version != schema.SCHEMA_VERSION:
         raise RecordError(f"{path}: schema version {version}; this release reads version {schema.SCHEMA_VERSION}.")
+    return cast(pd.DataFrame, table.to_pandas())
+
+
+def _valid(name: str, frame: pd.DataFrame, source: Path) -> pd.DataFrame:
     try:
-        return schema.validate(name, table.to_pandas())
+        return schema.validate(name, frame)
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from error
+        raise RecordError(f"{source}: {error}") from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -171,9 +171,16 @@ def phrase(statistic: Statistic, metric: metrics.Metric) -> str:
     return f"{WORDS[statistic]} {metric.label}"
 
 
+def unit_of(clause: Clause, metric: metrics.Metric) -> str:
+    """The unit of the clause's statistic and bound; that of a yes/no is a share, or a plain 0 and 1."""
+    if clause.statistic == "share" or (metric.is_yes_no and clause.statistic == "mean"):
+        return "share"
+    return "" if metric.is_yes_no else metric.unit
+
+
 def bound_words(clause: Clause, *, unit: str) -> str:
     """The bound, e.g. `at most 40.0 ms`."""
-    shown = format_quantity(clause.value, "share" if clause.statistic == "share" else unit)
+    shown = format_quantity(clause.value, unit)
     return {"at_most": f"at most {shown}", "at_least": f"at least {shown}", "equals": f"exactly {shown}"}[clause.bound]
 
 
@@ -193,7 +200,7 @@ def _scope(clause: Clause) -> str:
     for name, asked in clause.where.items():
         options = [asked] if isinstance(asked, (str, int, float)) else list(asked)
         shown = " or ".join(_spelling(option) if not isinstance(option, str) else option for option in options)
-        parts.append(f"in case {shown or 'without a name'}" if name == "case" else f"with {name} = {shown}")
+        parts.append(f"in case “{shown}”" if name == "case" else f"with {name} = {shown}")
     return "".join(f" {part}" for part in parts)
 
 
@@ -223,9 +230,7 @@ def _sentence(
     unknown: int,
     inapplicable: int,
 ) -> str:
-    unit = "share" if clause.statistic == "share" or (metric.is_yes_no and clause.statistic == "mean") else metric.unit
-    if metric.is_yes_no and unit != "share":
-        unit = ""
+    unit = unit_of(clause, metric)
     bracket = ", ".join(filter(None, [interval_words(result, unit), _trials(result.n)]))
     said = phrase(clause.statistic, metric)
     about = f"{said[0].upper()}{said[1:]}{_scope(clause)}: {format_quantity(result.value, unit)} ({bracket})"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from unnoticed.errors import FabricError
-from unnoticed.topology.namespaces import device_folder, json_documents, run_batch, run_inside, set_sysctl
+from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.quietly import Switch
 
 BRIDGE = "br0"  # the bridge's name in every switch and host; each has a namespace of its own
@@ -61,13 +61,7 @@ def check_bridge(links: Sequence[dict[str, Any]], *, where: str, ports: Sequence
 
 def port_state(pid: int, port: str) -> int:
     """The state of a bridge port in the namespace of `pid`: 0 disabled, 3 forwarding. Raises FabricError."""
-    file = device_folder(pid, port) / "brport" / "state"
-    try:
-        return int(file.read_text())
-    except OSError as error:
-        raise FabricError(
-            f"Cannot read the state of the bridge port {port} of process {pid}: {error.strerror}."
-        ) from error
+    return int(read_device(pid, port, "brport/state"))
 
 
 def wait_until(condition: Callable[[], bool], *, what: str) -> None:

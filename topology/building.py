@@ -25,7 +25,7 @@ from unnoticed.topology.bridge import (
     wait_until,
 )
 from unnoticed.topology.link import End, make_veths, shape, steer
-from unnoticed.topology.namespaces import device_folder, json_documents, run_batch, run_inside, set_sysctl
+from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.network import Network
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.shapes import Roles, make_topo
@@ -68,12 +68,16 @@ class Building:
         run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Who must reach whom: hosts, guest and control each other; clients all of these, but not one another."""
-        network = self.network
-        guests = list(network.bridged.values())
-        servers = [guests[0], *(name for name in network.places if name not in (*network.clients, *guests))]
+        """Who must reach whom: hosts, guest and control each other; clients the guest and control.
+
+        Not everybody everybody: the kernel has one neighbour table for all namespaces, of 1024 entries unless changed
+        (net.ipv4.neigh.default.gc_thresh3), and pairs that never talk would fill it.
+        """
+        network, roles = self.network, self.network.roles
+        served = [network.bridged[roles.source], *([roles.control] if roles.control is not None else [])]
+        servers = [*served, roles.source, roles.destination]
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
-        return pairs + [(client, server) for client in network.clients for server in servers]
+        return pairs + [(client, server) for client in network.clients for server in served]
 
     def _ends(self) -> Iterator[End]:
         for link in self.network.links:
@@ -81,9 +85,9 @@ class Building:
 
     def _is_up(self) -> bool:
         bridges = (*self.switches.values(), *self.host_bridges.values())
-        return all(
-            (device_folder(end.pid, end.interface) / "operstate").read_text().strip() == "up" for end in self._ends()
-        ) and all(port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports)
+        return all(read_device(end.pid, end.interface, "operstate") == "up" for end in self._ends()) and all(
+            port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports
+        )
 
     def _name_places(self) -> None:
         network = self.network

@@ -152,9 +152,10 @@ class Fabric:
         return port_state(self._pid(host), GUEST_PORT)
 
     def check_reachability(self) -> float:
-        """See that hosts, guest, control and clients reach one another; takes seconds. Raises FabricError.
+        """See that hosts, guest and control reach one another, and clients the last two. Raises FabricError.
 
-        The guest is expected at the source. It also fills neighbour tables and the tables of the switches.
+        Returns how long it took, in seconds. The guest is expected at the source. It also fills neighbour tables and
+        the tables of the switches.
         """
         if self._building is None:
             raise FabricError("The fabric is not up.")

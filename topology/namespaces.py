@@ -126,3 +126,13 @@ def set_sysctl(path: str, value: str, *, optional: bool = False) -> None:
 def device_folder(pid: int, device: str) -> Path:
     """The sysfs folder of a network device in the namespace of `pid`, which must have a /sys of its own."""
     return Path(f"/proc/{pid}/root/sys/class/net/{device}")
+
+
+def read_device(pid: int, device: str, attribute: str) -> str:
+    """One attribute of a device from sysfs, e.g. "operstate". Raises FabricError if it cannot be read."""
+    try:
+        return (device_folder(pid, device) / attribute).read_text().strip()
+    except OSError as error:
+        raise FabricError(
+            f"Cannot read {attribute} of {device} in the namespace of {pid}: {error.strerror}."
+        ) from error

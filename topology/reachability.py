@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from unnoticed.errors import FabricError
@@ -19,6 +20,8 @@ from unnoticed.topology.namespaces import run_inside
 _ECHO = struct.Struct(">BBHHH")  # type, code, checksum, identifier, sequence (RFC 792)
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _REPEAT_S = 0.25
+_PAIRS_NAMED = 8
+_WINDOW = 16  # first echoes need ARP, whose every request goes to every port: all at once overflow the queues
 
 
 def checksum(data: bytes) -> int:
@@ -78,22 +81,32 @@ def _exchange(
     timeout_s: float,
 ) -> float:
     identifier = os.getpid() & 0xFFFF
-    missing = dict(enumerate(pairs))
     poll = select.poll()
     for each in sockets.values():
         poll.register(each, select.POLLIN)
     by_descriptor = {each.fileno(): each for each in sockets.values()}
+    waiting = deque(enumerate(pairs))
+    sent: dict[int, tuple[str, str]] = {}
     start = time.monotonic()
-    while missing and time.monotonic() < start + timeout_s:
-        for sequence, (sender, receiver) in missing.items():
+    repeat_at = start
+    while waiting or sent:
+        if time.monotonic() > start + timeout_s:
+            raise FabricError(_sentence([*sent.values(), *(pair for _, pair in waiting)], timeout_s=timeout_s))
+        fresh = [waiting.popleft() for _ in range(min(_WINDOW - len(sent), len(waiting)))]
+        sent.update(fresh)
+        repeat = time.monotonic() >= repeat_at
+        if repeat:
+            repeat_at = time.monotonic() + _REPEAT_S
+        for sequence, (sender, receiver) in sent.items() if repeat else fresh:
             sockets[sender].sendto(echo_request(identifier, sequence), (addresses[receiver], 0))
-        repeat_at = time.monotonic() + _REPEAT_S
-        while missing and (left := repeat_at - time.monotonic()) > 0:
-            for descriptor, _ in poll.poll(left * 1000):
-                answered = answered_sequence(by_descriptor[descriptor].recv(2048), identifier)
-                if answered is not None:
-                    missing.pop(answered, None)
-    if missing:
-        silent = ", ".join(f"{receiver} from {sender}" for sender, receiver in missing.values())
-        raise FabricError(f"The fabric is up, but within {timeout_s:g} s nothing reached {silent}.")
+        for descriptor, _ in poll.poll(max(0.0, repeat_at - time.monotonic()) * 1000):
+            answered = answered_sequence(by_descriptor[descriptor].recv(2048), identifier)
+            if answered is not None:
+                sent.pop(answered, None)
     return time.monotonic() - start
+
+
+def _sentence(silent: Sequence[tuple[str, str]], *, timeout_s: float) -> str:
+    named = ", ".join(f"{receiver} from {sender}" for sender, receiver in silent[:_PAIRS_NAMED])
+    more = f" and {len(silent) - _PAIRS_NAMED} more" if len(silent) > _PAIRS_NAMED else ""
+    return f"The fabric is up, but within {timeout_s:g} s nothing reached {named}{more}."

@@ -181,13 +181,19 @@ def is_removable(process: Process, *, own: Process, session: int | None) -> bool
 
 
 def _dead(processes: Iterable[Process], records: dict[str, RunRecord]) -> Iterable[Process]:
-    """The processes of runs whose runner is gone, by the registry and by the mark they carry themselves."""
+    """The processes of runs whose runner is gone, by the registry and by the mark they carry themselves.
+
+    Not the runner of another run: it carries the marks of a dead one if it was started from that one's environment.
+    """
+    processes = list(processes)
+    marked = (Runner.parse(process.marks.get(RUNNER_MARK, "")) for process in processes)
+    runners = {runner for runner in marked if runner is not None} | {record.runner for record in records.values()}
+    alive = {runner for runner in runners if runner.is_alive()}
+    identities = {(runner.pid, runner.start_ticks) for runner in alive}
     for process in processes:
-        run = process.marks.get(RUN_MARK)
-        runner = Runner.parse(process.marks.get(RUNNER_MARK, ""))
-        record = records.get(run or "")
-        runners = [known for known in (runner, record.runner if record else None) if known is not None]
-        if run is not None and runners and not any(known.is_alive() for known in runners):
+        run, runner = process.marks.get(RUN_MARK), Runner.parse(process.marks.get(RUNNER_MARK, ""))
+        known = {runner, records[run].runner} - {None} if run in records else {runner} - {None}
+        if run is not None and known and not known & alive and process.identity not in identities:
             yield process
 
 

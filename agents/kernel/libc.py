@@ -35,12 +35,11 @@ def ioctl(fd: int, request: int, argument: ctypes.Structure | ctypes.Array[ctype
     return check(result, f"ioctl {request:#x}")
 
 
-def vectored(name: str, fd: int, vectors: int, count: int) -> int:
-    """`readv` or `writev` on an array of struct iovec at address `vectors`; returns bytes moved; raises OSError."""
-    function = getattr(_libc, name)
-    function.restype = ctypes.c_ssize_t
-    result: int = function(ctypes.c_int(fd), ctypes.c_void_p(vectors), ctypes.c_int(count))
-    return check(result, name)
+def vmsplice(fd: int, vectors: int, count: int) -> int:
+    """`vmsplice` of an array of struct iovec at address `vectors` into a pipe; returns bytes; raises OSError."""
+    _libc.vmsplice.restype = ctypes.c_ssize_t
+    result: int = _libc.vmsplice(ctypes.c_int(fd), ctypes.c_void_p(vectors), ctypes.c_size_t(count), ctypes.c_uint(0))
+    return check(result, "vmsplice")
 
 
 def receive_message(fd: int, message: ctypes.Structure, flags: int) -> int:

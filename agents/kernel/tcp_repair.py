@@ -42,6 +42,7 @@ _MASK = (1 << 32) - 1
 _LIMIT_QUEUE_BYTES = 64 << 20
 _DUMP_ATTEMPTS = 50
 _WINDOW = struct.Struct("=5I")  # struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
+SendWindow = tuple[int, int, int, int, int]
 _FIXED = struct.Struct("<4sH4sHIIHBBBB5IIIIII16s")
 
 
@@ -67,7 +68,7 @@ class TcpState:
     send_scale: int
     receive_scale: int
     peer_closed: bool
-    window: tuple[int, int, int, int, int]
+    window: SendWindow
     timestamp: int
     send_buffer_bytes: int
     receive_buffer_bytes: int
@@ -147,27 +148,65 @@ class TcpState:
         )
 
 
-def awaits_acknowledgement(connection: socket.socket) -> bool:
-    """Whether all that the connection has to send was sent, and not all of it acknowledged."""
-    return _queued(connection, _SIOCOUTQ) > 0 and _queued(connection, _SIOCOUTQNSD) == 0
+def in_flight_bytes(connection: socket.socket) -> int:
+    """Bytes that were sent and not acknowledged."""
+    return _queued(connection, _SIOCOUTQ) - _queued(connection, _SIOCOUTQNSD)
 
 
 def enter(connection: socket.socket) -> None:
-    """Put a connection into repair mode: from here on it sends nothing."""
+    """Put a connection into repair mode: closed in it, it goes without FIN and RST."""
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_ON)
 
 
-def leave(connection: socket.socket, *, probe: bool = False) -> None:
-    """Leave repair mode: silently, as a resumed machine says nothing of its own accord, or with a window probe."""
-    connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_OFF if probe else _REPAIR_OFF_NO_WINDOW_PROBE)
+def leave(connection: socket.socket) -> None:
+    """Leave repair mode silently, without a window probe: a resumed machine says nothing of its own accord."""
+    _leave(connection, _REPAIR_OFF_NO_WINDOW_PROBE)
+
+
+def hold(connection: socket.socket) -> SendWindow:
+    """Enter repair mode, and let nothing new be sent; returns the window as it was.
+
+    Repair mode alone does not stop the pacing timer: it goes on sending what is queued (tcp_write_xmit in
+    net/ipv4/tcp_output.c). A send window of zero does.
+    """
+    enter(connection)
+    window = _window(connection)
+    connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_with_send_window(window, 0)))
+    return window
+
+
+def release(connection: socket.socket, window: SendWindow | None) -> None:
+    """Undo `hold`, with a window probe: its answer tells what the connection missed."""
+    if window is not None:
+        connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_reopened(_window(connection), window)))
+    _leave(connection, _REPAIR_OFF)
+
+
+def _leave(connection: socket.socket, how: int) -> None:
+    connection.setsockopt(_TCP, _TCP_REPAIR, how)
     # Repair mode took this away. A connection that outlives its process (in FIN-WAIT-2, say) would keep the next guest
     # on this host from listening to its port.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
-def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
+def _window(connection: socket.socket) -> SendWindow:
+    window: SendWindow = _WINDOW.unpack(connection.getsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size))
+    return window
+
+
+def _with_send_window(window: SendWindow, send_window: int) -> SendWindow:
+    return (window[0], send_window, *window[2:])
+
+
+def _reopened(now: SendWindow, before: SendWindow) -> SendWindow:
+    """The window as it would be had it not been closed: a peer's word since then goes before the old one."""
+    return _with_send_window(now, now[1] or before[1])
+
+
+def dump(connection: socket.socket, *, slot: int, window: SendWindow | None = None) -> tuple[TcpState, TcpInfo]:
     """Read a connection that is in repair mode, and the kernel's counters for it.
 
+    `window` is what `hold` gave, if it is held. Nothing of the peer may reach it any more.
     Raises ConnectionLostError for one that has ended, and MigrationError for one in a state that cannot be moved
     (anything else but established or half-closed by the peer).
     """
@@ -181,7 +220,7 @@ def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
                 "only established and half-closed ones can."
             )
         try:
-            state = _read(connection, info, slot=slot)
+            state = _read(connection, info, slot=slot, held=window)
         except OSError:  # was it reset while it was read?
             if read_tcp_info(connection).state == _CLOSE:
                 continue
@@ -191,15 +230,17 @@ def dump(connection: socket.socket, *, slot: int) -> tuple[TcpState, TcpInfo]:
     raise MigrationError(f"The connection in slot {slot} keeps changing while it is read: is the gate not closed?")
 
 
-def _read(connection: socket.socket, info: TcpInfo, *, slot: int) -> TcpState | None:
+def _read(connection: socket.socket, info: TcpInfo, *, slot: int, held: SendWindow | None) -> TcpState | None:
     """Its state; None if a segment that was under way changed it meanwhile.
 
     A closed gate keeps new segments out, but one that had passed it may still wait for another processor. It is no
     loss if it comes later: it is acknowledged to nobody, so the peer will repeat it.
     """
-    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    # Before its queue is selected: from then on what a timer would send counts as sent, though it is not.
     unsent = _queued(connection, _SIOCOUTQNSD)
     queued = _queued(connection, _SIOCOUTQ)
+    window = _window(connection)
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
     write_sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
     send_queue = _peek(connection, queued)
     connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
@@ -219,7 +260,7 @@ def _read(connection: socket.socket, info: TcpInfo, *, slot: int) -> TcpState | 
         send_scale=info.snd_wscale,
         receive_scale=info.rcv_wscale,
         peer_closed=peer_closed,
-        window=_WINDOW.unpack(connection.getsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.size)),
+        window=window if held is None else _reopened(window, held),
         timestamp=connection.getsockopt(_TCP, _TCP_TIMESTAMP) & _MASK if timestamps else 0,
         send_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
         receive_buffer_bytes=connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),

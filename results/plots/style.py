@@ -2,8 +2,8 @@
 
 Identical data gives identical bytes: no date, hashed ids with a fixed salt, and text laid out by the font that
 matplotlib brings along. Text stays text, in the font of the page. Colours are written as CSS variables (with the
-light-mode colour as fallback), so a page can be light, dark or printed. They tell things apart for the colour-blind (after
-Okabe and Ito), and never alone: everything is also labelled.
+light-mode colour as fallback), so a page can be light, dark or printed. They tell things apart for the colour-blind
+(after Okabe and Ito), and never alone: everything is also labelled.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -74,7 +73,8 @@ def render(name: str, description: str, draw: Callable[[], Figure]) -> str:
 
     `name` prefixes its ids, so that several pictures can share a page; `description` is read to those who cannot see.
     """
-    with mpl.rc_context({**mpl.rcParamsDefault, **_SETTINGS, "svg.hashsalt": name}):
+    settings: dict[Any, Any] = {**mpl.rcParamsDefault, **_SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings):
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         draw().savefig(buffer, format="svg", metadata=nothing)
@@ -94,13 +94,12 @@ def _embed(svg: str, name: str, description: str) -> str:
     body = body.replace(' transform="rotate(-0 ', ' transform="rotate(0 ')
     body = re.sub(r' transform="rotate\(0 [^)]*\)"', "", body)
     body = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found.group()), body)
-    body = re.sub(r"(\d+\.\d\d)\d+", r"\1", body)  # a hundredth of a unit is enough for the eye
+    # A hundredth of a unit is enough for the eye, in paths and places; numbers in texts stay as they are.
+    body = re.sub(r'(?<= [dxy]=")[^"]*', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found.group()), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     about = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    head = (
-        f'<svg class="plot" role="img" aria-label="{about}" viewBox="{box.group(1)}" xmlns="http://www.w3.org/2000/svg"'
-    )
-    return f'{head} style="stroke-linejoin: round; stroke-linecap: butt">{body.strip()}\n'
+    look = 'xmlns="http://www.w3.org/2000/svg" style="stroke-linejoin: round; stroke-linecap: butt"'
+    return f'<svg class="plot" role="img" aria-label="{about}" viewBox="{box.group(1)}" {look}>{body.strip()}\n'
 
 
 def _variable(colour: str) -> str:
@@ -127,9 +126,34 @@ def panel(drawing: Figure, *, left: float, top: float, width: float, height: flo
 def heading(drawing: Figure, text: str, *, left: float, top: float, colour: str = INK, weight: str = "bold") -> None:
     """A line of text whose baseline is `top` inches from the upper edge."""
     full = drawing.get_figheight()
-    drawing.text(
-        left / WIDTH, 1 - top / full, text, color=colour, fontweight=weight, va="baseline", ha="left", fontsize=TEXT
-    )
+    look: dict[str, Any] = {"color": colour, "fontweight": weight, "fontsize": TEXT}
+    drawing.text(left / WIDTH, 1 - top / full, text, va="baseline", ha="left", **look)
+
+
+def beside(axes: Axes, at: tuple[float, float], text: str, *, shift: float = 5, **look: Any) -> None:
+    """A small text at the right of a mark (or at its left, where `shift` is negative), never clipped."""
+    place: dict[str, Any] = {"xytext": (shift, 0), "textcoords": "offset points", "annotation_clip": False}
+    side = "right" if shift < 0 else "left"
+    axes.annotate(text, at, **place, **{"va": "center", "ha": side, "fontsize": SMALL, "color": MUTED, **look})
+
+
+def above(axes: Axes, x: float, text: str, *, rise: float = 5, **look: Any) -> None:
+    """A small text above the panel, centred over `x`."""
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, rise), "textcoords": "offset points"}
+    look = {"ha": "center", "fontsize": SMALL, "color": MUTED, "annotation_clip": False, **look}
+    axes.annotate(text, (x, 1.0), **place, **look)
+
+
+def uprights(
+    axes: Axes,
+    x: npt.NDArray[np.float64],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    **look: Any,
+) -> None:
+    """Upright strokes as one path: a twentieth of the bytes of as many lines."""
+    gaps = np.full(len(x), np.nan)
+    axes.plot(np.column_stack((x, x, gaps)).ravel(), np.column_stack((low, high, gaps)).ravel(), **look)
 
 
 def duration_ticks(axes: Axes, low_ms: float, high_ms: float) -> None:
@@ -146,11 +170,6 @@ def tick_ms(value_ms: float) -> str:
     if value_ms < 1:
         return f"{format_number(value_ms * 1000)} µs"
     return f"{format_number(value_ms)} ms"
-
-
-def floats(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """A nullable column as float64 with NaN for NA."""
-    return np.asarray(values.to_numpy(dtype="float64", na_value=np.nan), dtype=np.float64)
 
 
 def shorten(text: str, length: int) -> str:

@@ -81,12 +81,17 @@ def read_tcp_info(connection: socket.socket) -> TcpInfo:
     )
 
 
-def socket_reading(connection: socket.socket) -> dict[str, Any]:
+def socket_reading(
+    connection: socket.socket, *, local: tuple[str, int] | None = None, remote: tuple[str, int] | None = None
+) -> dict[str, Any]:
     """One reading of a connection for the event log (event `socket`).
 
-    Keys: local and remote as "address:port", and every field of TcpInfo.
+    Keys: local and remote as "address:port", and every field of TcpInfo. The counters outlive a connection that ended
+    or was reset, the name of its other end does not (getpeername: ENOTCONN): give the names where that can be. Read
+    after both ends have closed, the counters hold the repeats of the FIN too. Raises OSError.
     """
-    local, remote = connection.getsockname(), connection.getpeername()
+    local = connection.getsockname() if local is None else local
+    remote = connection.getpeername() if remote is None else remote
     return {
         "local": f"{local[0]}:{local[1]}",
         "remote": f"{remote[0]}:{remote[1]}",

@@ -10,11 +10,13 @@ ROOT = Path(__file__).parents[2]
 LAYERS = frozenset({"topology", "agents", "probes", "results"})
 PACKAGES = LAYERS | {"experiments"}
 COMMON = "common ground"
+ENTRY = "python -m unnoticed"
 OUTSIDE = "tests and benchmarks"
 MAY_IMPORT = {
     **{layer: frozenset({layer}) for layer in LAYERS},
     "experiments": PACKAGES,
     COMMON: frozenset(),
+    ENTRY: frozenset({"experiments"}),
     OUTSIDE: PACKAGES,
 }
 
@@ -51,7 +53,8 @@ def violations(source: str, *, part: str) -> list[str]:
 def modules() -> Iterator[tuple[str, Path]]:
     for package in sorted(PACKAGES):
         yield from ((package, path) for path in sorted((ROOT / package).rglob("*.py")))
-    yield from ((COMMON, path) for path in sorted((ROOT / "src/unnoticed").glob("*.py")))
+    for path in sorted((ROOT / "src/unnoticed").glob("*.py")):
+        yield (ENTRY if path.name == "__main__.py" else COMMON), path
     for folder in ("tests", "benchmarks"):
         yield from ((OUTSIDE, path) for path in sorted((ROOT / folder).rglob("*.py")))
 
@@ -91,6 +94,7 @@ def test_the_import_root_holds_a_link_to_each_package_and_modules():
         ("experiments", "from ..agents import wire"),
         (COMMON, "from unnoticed.agents import wire"),
         (COMMON, "from unnoticed import experiments"),
+        (ENTRY, "from unnoticed.agents import wire"),
         (OUTSIDE, "import topology"),
     ],
 )
@@ -107,6 +111,7 @@ def test_a_forbidden_import_is_found(part, source):
         ("agents", "import resultsets, probes_of_others"),
         ("experiments", "from unnoticed.topology import fabric\nfrom unnoticed.results import tables"),
         (COMMON, "from unnoticed.errors import PlanError"),
+        (ENTRY, "from unnoticed.experiments.cli import main"),
         (OUTSIDE, "import unnoticed.probes.capture"),
     ],
 )

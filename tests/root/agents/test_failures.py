@@ -9,7 +9,7 @@ from unnoticed.agents.wire import Type
 
 pytestmark = [pytest.mark.root, pytest.mark.since_kernel("6.7")]
 
-AT_THE_SOURCE = ["hush", "pause", "drain", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"]
+AT_THE_SOURCE = ["hush", "pause", "hold", "settle", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"]
 AT_THE_DESTINATION = ["restore", "await-relinquish"]
 WITH_NO_WAY_BACK = ["announce"]
 

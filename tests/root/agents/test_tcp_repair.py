@@ -370,6 +370,6 @@ def test_leaving_repair_mode_at_the_source_goes_on_as_if_nothing_had_been(connec
     to_guest, to_client = fill(connection.client), fill(connection.server)
     connection.dump()
     connection.gates["a"].set(PortState.FORWARDING)
-    tcp_repair.leave(connection.server, probe=True)
+    tcp_repair.release(connection.server, None)
     assert read(connection.client, to_client) == DATA[:to_client]
     assert read(connection.server, to_guest) == DATA[:to_guest]

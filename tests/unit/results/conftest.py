@@ -292,7 +292,9 @@ class SyntheticRun:
                 columns=["trial_id", "point", "frames", "packets", "drops", "complete"],
             ),
             "requests": self._requests(trial_id, start, max(resumed, ends[-1]), outage, rng),
-            "timeline": self._timeline(trial_id, start, max(resumed, ends[-1]), ends, outage, rng),
+            "timeline": self._timeline(
+                trial_id, ends=(start, ends[-1], max(resumed, ends[-1])), outage=outage, rng=rng
+            ),
             **self._flows(trial_id, again, paused if completed else ends[-1]),
         }
 
@@ -325,14 +327,14 @@ class SyntheticRun:
     def _timeline(
         self,
         trial_id: str,
-        start: int,
-        end: int,
-        ends: list[int],
+        *,
+        ends: tuple[int, int, int],
         outage: Mapping[str, tuple[int, int]],
         rng: np.random.Generator,
     ) -> pd.DataFrame:
+        start, sent_until, end = ends
         bins = np.arange(start - SECOND, end + SECOND, 20 * MS)
-        sent = np.where((bins >= start) & (bins < ends[-1]), 0.74e9, 0.0) * rng.normal(1, 0.02, len(bins))
+        sent = np.where((bins >= start) & (bins < sent_until), 0.74e9, 0.0) * rng.normal(1, 0.02, len(bins))
         frames = [pd.DataFrame({"client": "migration", "time_ns": bins, "value": sent})]
         for index, client in enumerate(self.clients):
             first, last = outage.get(client, (0, 0))

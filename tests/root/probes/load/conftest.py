@@ -22,7 +22,7 @@ import asyncio, sys
 from unnoticed.workload import ANSWER, HELLO, REQUEST, Kind, mix
 
 async def serve(reader, writer):
-    _, kind, connection = HELLO.unpack(await reader.readexactly(HELLO.size))
+    _, kind, connection, _ = HELLO.unpack(await reader.readexactly(HELLO.size))
     answered = previous = 0
     if kind == Kind.CONNECT:
         writer.write(ANSWER.pack(0, 0, 0, mix(connection, 0)))

@@ -21,6 +21,7 @@ import unnoticed
 from unnoticed.workload import ANSWER, HELLO, MAGIC, RECEIPT, REQUEST, Kind, mix, pattern, wrong_bytes
 
 PIECE = 1 << 16
+SO_MAX_PACING_RATE, TCP_NOTSENT_LOWAT = 47, 25
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Guest(threading.Thread):
         self.frozen_from_ns = self.frozen_until_ns = 0
         self.stopped = False
         self.uploads = {}
+        self.rates = {}  # as the Hello of each connection asks
         self.selector = selectors.DefaultSelector()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.listener.setblocking(False)
@@ -121,8 +123,12 @@ class Guest(threading.Thread):
 
     def understand(self, served):
         if not served.kind and len(served.inbox) >= HELLO.size:
-            magic, served.kind, served.connection = HELLO.unpack_from(served.inbox)
+            magic, served.kind, served.connection, rate = HELLO.unpack_from(served.inbox)
             assert magic == MAGIC
+            self.rates[served.connection] = rate
+            if rate:
+                served.stream.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+                served.stream.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, PIECE)
             del served.inbox[: HELLO.size]
             if served.kind == Kind.CONNECT and not self.silent:
                 served.outbox += ANSWER.pack(0, 0, 0, mix(served.connection, 0))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from unnoticed.probes.bulk_flows import DownloadFlow, UploadFlow
 from unnoticed.probes.client_flows import difference
-from unnoticed.workload import HELLO, PATTERN_CHUNK, RECEIPT, pattern
+from unnoticed.workload import HELLO, MAGIC, PATTERN_CHUNK, RECEIPT, Kind, pattern
 
 CONNECTION = (9 << 32) + 2
 
@@ -75,6 +75,16 @@ def test_bytes_that_were_left_out_are_found_and_counted():
     flow = downloading()
     hear(flow, stream(0, 100_000) + stream(100_000 + 2896, 50_000))
     assert "2896 bytes of the stream were lost" in flow.detail
+
+
+@pytest.mark.parametrize("rate_bytes_per_s", [0, 125_000, 5_000_000_000])
+def test_the_hello_of_a_download_asks_for_its_rate(rate_bytes_per_s):
+    flow = DownloadFlow(connection=CONNECTION, rate_bytes_per_s=rate_bytes_per_s)
+    assert HELLO.unpack(flow.next_bytes()) == (MAGIC, Kind.DOWNLOAD, CONNECTION, rate_bytes_per_s)
+
+
+def test_the_hello_of_an_upload_asks_for_no_rate():
+    assert HELLO.unpack(UploadFlow(connection=CONNECTION).next_bytes()) == (MAGIC, Kind.UPLOAD, CONNECTION, 0)
 
 
 def test_a_download_may_end_when_told():

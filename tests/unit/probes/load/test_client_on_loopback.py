@@ -8,7 +8,7 @@ import pytest
 
 from unnoticed.events import read_events
 from unnoticed.probes.records import read_requests
-from unnoticed.workload import Kind
+from unnoticed.workload import HELLO, Kind
 
 EVERYTHING = {
     "request_response": {"connections": 5, "rate_hz": 500},
@@ -40,7 +40,8 @@ def test_all_workloads_together_end_in_order_with_every_byte_right(guest, client
     assert {event["remote"] for event in sockets} == {f"127.0.0.1:{server.port}"}
     assert len({event["local"] for event in sockets}) == len(sockets)
 
-    uploads = {event["connection"]: event["bytes_sent"] - 16 for event in sockets if event["workload"] == "upload"}
+    uploads = [event for event in sockets if event["workload"] == "upload"]
+    uploads = {event["connection"]: event["bytes_sent"] - HELLO.size for event in uploads}
     assert uploads == server.uploads
     assert min(uploads.values()) > 1_000_000
     downloaded = [event["bytes_received"] for event in sockets if event["workload"] == "download"]
@@ -153,6 +154,17 @@ def test_a_rate_is_not_exceeded(guest, client, workload):
     ahead = 4_000_000  # what was in buffers at the start and is taken out at the end
     assert moved <= (time.monotonic() - begin) * 5_000_000 + ahead
     assert moved > 1_000_000
+
+
+def test_the_guest_is_asked_for_the_rate_of_a_download_and_for_no_other(guest, client, tmp_path):
+    server = guest()
+    rated = {**EVERYTHING, "download": {"connections": 2, "rate_bit_per_s": 80_000_000}}
+    client(server, **rated).run(0.3)
+    workloads = {event["connection"]: event["workload"] for event in events_of(tmp_path, "socket")}
+    assert server.rates.keys() == workloads.keys()
+    asked = {connection: rate for connection, rate in server.rates.items() if workloads[connection] == "download"}
+    assert list(asked.values()) == [10_000_000, 10_000_000]
+    assert {rate for connection, rate in server.rates.items() if connection not in asked} == {0}
 
 
 def test_two_processes_of_a_client_share_the_event_log_and_keep_their_records_apart(guest, client, tmp_path):

@@ -38,7 +38,7 @@ def hear(flow, data, now_ns=2000):
 
 def test_it_says_hello_and_then_its_requests_in_order():
     flow = asked(2, sent=False)
-    expected = HELLO.pack(MAGIC, Kind.REQUEST, CONNECTION)
+    expected = HELLO.pack(MAGIC, Kind.REQUEST, CONNECTION, 0)
     expected += REQUEST.pack(1, mix(CONNECTION, 1)) + REQUEST.pack(2, mix(CONNECTION, 2))
     assert bytes(flow.next_bytes()) == expected
 
@@ -50,7 +50,7 @@ def test_right_answers_leave_nothing_to_say():
     assert flow._log.answered_ns.tolist() == [2001, 2002, 2003]
     assert flow._log.right.tolist() == [1, 1, 1]
     assert (flow.integrity, flow.detail, flow.wrong_bytes, flow.outstanding) == (True, "", 0, 0)
-    assert (flow.bytes_sent, flow.bytes_received) == (16 + 3 * 16, 3 * 32)
+    assert (flow.bytes_sent, flow.bytes_received) == (HELLO.size + 3 * 16, 3 * 32)
 
 
 def test_requests_are_asked_whether_or_not_the_former_were_answered():
@@ -67,7 +67,7 @@ def test_a_request_counts_as_sent_when_the_kernel_has_taken_its_last_byte(pieces
         count = min(piece, len(flow.next_bytes()))
         flow.took(count, now_ns=time_ns)
         taken += count
-        assert sum(1 for sent_ns in flow._log.sent_ns if sent_ns) == max(0, taken - 16) // 16
+        assert sum(1 for sent_ns in flow._log.sent_ns if sent_ns) == max(0, taken - HELLO.size) // REQUEST.size
 
 
 @given(st.lists(st.integers(1, 100), max_size=30))

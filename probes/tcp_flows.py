@@ -9,12 +9,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.probes.packets import ACK, PROTOCOL_TCP, SYN, I64, Packets
+from unnoticed.probes.packets import ACK, I64, PROTOCOL_TCP, SYN, Packets
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -56,7 +57,7 @@ def address(text: str) -> int:
 
 
 def serial_difference(a: npt.NDArray[Any], b: npt.NDArray[Any] | int) -> I64:
-    """a - b of sequence numbers: positive if a is after b, within 2**31."""
+    """Return a - b of sequence numbers: positive if a is after b, within 2**31."""
     difference: I64 = (np.asarray(a, np.int64) - np.asarray(b, np.int64)).astype(np.int32).astype(np.int64)
     return difference
 
@@ -126,7 +127,7 @@ def _split_incarnations(packets: Packets, flow: Flow, sent: I64, received: I64) 
         known[answer] = number
     edges = [0, *starts, int(both[-1]) + 1]
     parts = []
-    for incarnation, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for incarnation, (first, last) in enumerate(pairwise(edges)):
         mine = sent[(sent >= first) & (sent < last)]
         if len(mine):
             part = Flow(

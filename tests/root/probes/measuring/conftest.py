@@ -74,6 +74,20 @@ def pair(namespaces):
     return a, b
 
 
+@pytest.fixture
+def path(namespaces):
+    """Two namespaces with a switch between: (a, b, switch); eth0 and 10.9.0.1 or 10.9.0.2; ports `to-a` and `to-b`."""
+    a, b, switch = namespaces(3)
+    switch.run("ip", "link", "add", "br0", "type", "bridge")
+    for port, end, address in (("to-a", a, "10.9.0.1"), ("to-b", b, "10.9.0.2")):
+        switch.run("ip", "link", "add", "dev", port, "type", "veth", "peer", "name", "eth0", "netns", str(end.pid))
+        switch.run("ip", "link", "set", "dev", port, "master", "br0", "up")
+        end.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+        end.run("ip", "link", "set", "dev", "eth0", "up")
+    switch.run("ip", "link", "set", "dev", "br0", "up")
+    return a, b, switch
+
+
 class ObserverChild:
     """The observer, started as the runner starts it."""
 
@@ -85,7 +99,7 @@ class ObserverChild:
             text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        assert self.receive() == {"reply": "ready"}
+        self.first = self.receive()
 
     def receive(self):
         line = self.process.stdout.readline()
@@ -115,8 +129,9 @@ def observe():
     """Start observers: `observer = observe(settings)`; `observer.stop()` gives the reply."""
     started = []
 
-    def start(settings):
+    def start(settings, *, first="ready"):
         started.append(ObserverChild(settings))
+        assert started[-1].first["reply"] == first, started[-1].first
         return started[-1]
 
     yield start

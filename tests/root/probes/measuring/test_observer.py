@@ -1,5 +1,6 @@
 """The observer in real namespaces: complete captures, overflow that is seen, switches that re-learn."""
 
+import contextlib
 import socket
 import time
 
@@ -92,10 +93,8 @@ def test_super_frames_keep_their_length_and_stamps_are_realtime_in_order(pair, o
     sent = got = 0
     while got < total:
         if sent < total:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 sent += client.send(bytes(min(1 << 18, total - sent)))
-            except BlockingIOError:
-                pass
         got += len(peer.recv(1 << 20))
     for one in (client, peer, server):
         one.close()
@@ -161,3 +160,10 @@ def test_the_observer_ends_when_its_parent_is_gone(pair, observe, tmp_path):
     observer = observe(settings(tmp_path, [("a", a, "eth0")]))
     observer.process.stdin.close()
     assert observer.process.wait(10) == 1
+
+
+def test_what_cannot_be_captured_is_said_in_one_sentence(pair, observe, tmp_path):
+    a, _ = pair
+    refused = observe(settings(tmp_path, [("a", a, "eth9")]), first="error")
+    assert "Interface eth9 cannot be captured" in refused.first["message"]
+    assert refused.process.wait(10) == 1

@@ -1,0 +1,177 @@
+"""From the raw records of a trial to its tables."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unnoticed.experiments.downtime_analysis import Downtime
+from unnoticed.experiments.flow_analysis import FlowTables, analyse_flows
+from unnoticed.experiments.grid import Trial
+from unnoticed.experiments.raw import RawRecords
+from unnoticed.experiments.timeline_analysis import timeline_table
+from unnoticed.results.schema import empty
+from unnoticed.workload import Kind
+
+
+def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
+    """All tables of one trial, by name. Raises RecordError where its records are incomplete."""
+    raw = RawRecords(folder, trial.settings)
+    flows, downtime = analyse_flows(raw), Downtime(raw)
+    tables = {
+        "rounds": _rounds(raw),
+        "steps": _steps(raw),
+        "flows": flows.flows,
+        "retransmits": flows.retransmits,
+        "outages": downtime.outages_table(),
+        "requests": _requests(raw),
+        "relearned": downtime.relearned_table(),
+        "waterfall": downtime.waterfall_table(),
+        "timeline": timeline_table(raw),
+        "captures": _captures(raw),
+    }
+    tables["trials"] = pd.DataFrame([_trial(raw, flows, downtime, tables)])
+    return {name: table.assign(trial_id=trial.id) for name, table in tables.items()}
+
+
+def _trial(
+    raw: RawRecords, flows: FlowTables, downtime: Downtime, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """The row of the trials table that the measurement gives; the plan's part is the runner's."""
+    migration, worst = raw.migration, downtime.worst
+    table, again = flows.flows, flows.retransmits
+    by_sender = table.groupby("sender")["retransmits"].sum()
+    cutover = again[again["phase"] == "cutover"]
+    known = table[table["kernel_retransmits"].notna()]
+    pages = tables["rounds"]["pages"].tolist()
+    ram = next(raw.named("ram"), None)
+    complete = bool(len(tables["captures"])) and bool(tables["captures"]["complete"].all())
+    return {
+        "outcome": migration.outcome,
+        "reason": migration.reason or None,
+        "blackout_ns": migration.blackout_ns,
+        "total_ns": None if migration.resumed_ns is None else migration.resumed_ns - migration.start_ns,
+        "rounds": migration.rounds,
+        "bytes_sent": migration.bytes_sent,
+        "rto_min_ns": migration.rto_min_ns,
+        "rounds_shrink": all(after < before for before, after in itertools.pairwise(pages)) if pages else None,
+        "perceived_ns": worst.outage_ns,
+        "perceived_low_ns": worst.low_ns,
+        "perceived_high_ns": worst.high_ns,
+        "retransmits": int(table["retransmits"].sum()),
+        "client_retransmits": int(by_sender.get("client", 0)),
+        "guest_retransmits": int(by_sender.get("guest", 0)),
+        "worst_flow_retransmits": int(table["retransmits"].max()) if len(table) else 0,
+        "cutover_retransmits": int(cutover["segments"].sum()),
+        "worst_flow_cutover_retransmits": int(cutover.groupby("flow")["segments"].sum().max()) if len(cutover) else 0,
+        "resets": sum(1 for event in raw.named("reset")),
+        "host_stall_ns": downtime.longest_stall_ns,
+        "integrity": _integrity(table, tables["requests"], ram),
+        "captures_complete": complete,
+        "kernel_agrees": bool((known["retransmits"] == known["kernel_retransmits"]).all()),
+        "start_ns": migration.start_ns,
+        "paused_ns": migration.paused_ns,
+        "resumed_ns": migration.resumed_ns,
+        "end_ns": migration.end_ns,
+        "disturbed": downtime.disturbed,
+        "notes": " ".join(_notes(raw, table, ram, worst_is_open=worst.censored)) or None,
+    }
+
+
+def _integrity(flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, Any] | None) -> bool:
+    """No byte of any flow lost, repeated or changed, every answer that came the right one, and RAM as it must be."""
+    answered = requests[requests["answered_ns"].notna()]
+    return (
+        bool(flows["integrity"].all())
+        and bool(answered["right"].all())
+        and ram is not None
+        and int(ram["wrong_pages"]) == 0
+    )
+
+
+def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, *, worst_is_open: bool) -> list[str]:
+    """What the reader of the row must know."""
+    notes: list[str] = []
+    if not raw.clock_is_steady:
+        notes.append(
+            f"The realtime clock moved by {raw.clock_moved_ns / 1e3:.0f} us: times from captures are off by that."
+        )
+    unread = int(flows["kernel_retransmits"].isna().sum())
+    if unread:
+        notes.append(f"The kernel's counters of {unread} of {len(flows)} flows were not read.")
+    if worst_is_open:
+        notes.append("A client was still without answers when the trial ended: its outage is a lower bound.")
+    if ram is None:
+        notes.append("The guest's RAM was not checked.")
+    return notes
+
+
+def _rounds(raw: RawRecords) -> pd.DataFrame:
+    rows = []
+    for event in raw.named("round"):
+        duration_ns = int(event["end_ns"]) - int(event["start_ns"])
+        rows.append(
+            {
+                "migration": str(event["migration"]),
+                "round": event["round"],
+                "start_ns": event["start_ns"],
+                "duration_ns": duration_ns,
+                "pages": event["pages"],
+                "bytes": event["bytes"],
+                "dirty_pages": event["dirty_pages"],
+                "dirty_pages_per_s": event["dirty_pages"] * 1e9 / duration_ns if duration_ns else None,
+                "bit_per_s": event["bytes"] * 8e9 / duration_ns if duration_ns else None,
+            }
+        )
+    return pd.DataFrame(rows, columns=_columns("rounds"))
+
+
+def _steps(raw: RawRecords) -> pd.DataFrame:
+    rows = [
+        {
+            **{name: event[name] for name in ("step", "place", "start_ns", "end_ns")},
+            "migration": str(event["migration"]),
+        }
+        for event in raw.named("step")
+    ]
+    return pd.DataFrame(rows, columns=_columns("steps"))
+
+
+def _captures(raw: RawRecords) -> pd.DataFrame:
+    rows = [
+        {
+            **{name: event[name] for name in ("point", "frames", "packets", "drops")},
+            "complete": event["drops"] == 0 and event["frames"] == event["packets"],
+        }
+        for event in raw.captures
+    ]
+    return pd.DataFrame(rows, columns=_columns("captures"))
+
+
+def _requests(raw: RawRecords) -> pd.DataFrame:
+    frames = []
+    for client in raw.clients:
+        records = raw.requests(client)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "client": client,
+                    "workload": [Kind(kind).name.lower() for kind in records.workload],
+                    "connection": records.connection.astype("int64"),
+                    "sequence": records.sequence,
+                    "intended_ns": records.intended_ns,
+                    "sent_ns": pd.Series(records.sent_ns, dtype="Int64").replace(0, pd.NA),
+                    "answered_ns": pd.Series(records.answered_ns, dtype="Int64").replace(0, pd.NA),
+                    "right": records.right,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)[_columns("requests")]
+
+
+def _columns(table: str) -> list[str]:
+    return [str(name) for name in empty(table).columns if name != "trial_id"]

@@ -1,0 +1,254 @@
+"""What the work needs of a machine, each with a way to find out by trying: versions and configurations are not read.
+
+Every attempt runs in a child process of its own, in a network namespace of its own where it needs one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from fcntl import ioctl
+from pathlib import Path
+
+from unnoticed.errors import MachineError
+from unnoticed.experiments import kernel_attempts as kernel
+from unnoticed.experiments.throwaway import TrialError, in_child
+
+_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    """One thing that a machine may be able to do.
+
+    `attempt` returns a few words on what was seen, or raises; `probed` says what it does. `purpose`: what needs it;
+    `cost`: what is lost without it; `remedy`: what to do about that.
+    """
+
+    name: str
+    purpose: str
+    probed: str
+    attempt: Callable[[], str]
+    required: bool = True
+    cost: str = "nothing can be run"
+    remedy: str = ""
+    network: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What became of the attempt. `detail`: what was seen, or why it failed."""
+
+    capability: Capability
+    works: bool
+    detail: str
+
+
+def find(capability: Capability) -> Found:
+    """Try one capability."""
+    try:
+        detail = in_child(capability.attempt, timeout_s=_TIMEOUT_S, network=capability.network)
+    except (TrialError, MachineError) as error:
+        return Found(capability=capability, works=False, detail=str(error))
+    return Found(capability=capability, works=True, detail=str(detail))
+
+
+def shell(*command: str) -> str:
+    """Run one command and give its output. Raises TrialError with its stderr."""
+    if shutil.which(command[0]) is None:
+        raise TrialError(f"{command[0]} is not installed")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S / 2, check=False)
+    except subprocess.TimeoutExpired:
+        raise TrialError(f'"{" ".join(command)}" did not end within {_TIMEOUT_S / 2:g} s') from None
+    if done.returncode != 0:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+        raise TrialError(f'"{" ".join(command)}": {lines[-1]}')
+    return done.stdout
+
+
+def _root() -> str:
+    if os.geteuid() != 0:
+        raise TrialError(f"running as user {os.geteuid()}")
+    return "uid 0"
+
+
+def _namespace() -> str:
+    shell("ip", "link", "set", "dev", "lo", "up")
+    return "made one and brought its lo up"
+
+
+def _mnexec() -> str:
+    shell("mnexec", "-n", "true")
+    return "mnexec ran a command in a new namespace"
+
+
+def _mininet() -> str:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mininet import net
+    return f"imported from {Path(net.__file__).parent}"
+
+
+def _veth_and_bridge() -> str:
+    shell("ip", "link", "add", "name", "un0", "type", "veth", "peer", "name", "un1")
+    shell("ip", "link", "add", "name", "unbr", "type", "bridge")
+    shell("ip", "link", "set", "dev", "un0", "master", "unbr", "up")
+    shell("ip", "link", "set", "dev", "un1", "up")
+    shell("ip", "link", "set", "dev", "unbr", "up")
+    for state, word in (("0", "disabled"), ("3", "forwarding")):
+        shell("bridge", "link", "set", "dev", "un0", "state", state)
+        if word not in shell("bridge", "link", "show", "dev", "un0"):
+            raise TrialError(f"the port did not become {word}")
+    return "a veth pair on a bridge, its port closed and opened again"
+
+
+def _htb() -> str:
+    shell("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "1")
+    shell(
+        "tc", "class", "add", "dev", "lo", "parent", "1:", "classid", "1:1", "htb", "rate", "100mbit", "ceil", "100mbit"
+    )
+    shell("tc", "qdisc", "add", "dev", "lo", "parent", "1:1", "bfifo", "limit", "100000")
+    if "100Mbit" not in shell("tc", "class", "show", "dev", "lo"):
+        raise TrialError("the class does not show the rate it was given")
+    return "a class of 100 Mbit/s with a bfifo, read back"
+
+
+def _netem() -> str:
+    shell("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms")
+    return "a delay of 1 ms on lo"
+
+
+def _clsact_bpf() -> str:
+    shell("tc", "qdisc", "add", "dev", "lo", "clsact")
+    os.close(kernel.load_classifier())
+    return "clsact on lo, and a classifier loaded by bpf(2)"
+
+
+def _nftables() -> str:
+    shell("nft", "add table netdev un")
+    shell("nft", "add chain netdev un in { type filter hook ingress device lo priority 0; }")
+    shell("nft", "add rule netdev un in numgen random mod 10000 < 100 counter drop")
+    return "a rule that drops at random, at the ingress of lo"
+
+
+def _tcp_repair() -> str:
+    with socket.socket() as tcp:
+        tcp.setsockopt(socket.IPPROTO_TCP, 19, 1)  # TCP_REPAIR, include/uapi/linux/tcp.h
+        if tcp.getsockopt(socket.IPPROTO_TCP, 19) != 1:
+            raise TrialError("the socket did not enter repair mode")
+    return "a socket entered repair mode"
+
+
+def _congestion() -> str:
+    with socket.socket() as tcp:
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+    available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+    # In a network namespace other than the first, a module is listed only once some socket has used it.
+    return f"a socket took cubic (listed: {', '.join(available.read_text().split()) if available.exists() else 'none'})"
+
+
+def _packet_ring() -> str:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as ring:
+        ring.setsockopt(263, 10, 2)  # SOL_PACKET, PACKET_VERSION, TPACKET_V3 (include/uapi/linux/if_packet.h)
+        block, blocks = 1 << 18, 4
+        ring.setsockopt(263, 5, struct.pack("=7I", block, blocks, 2048, block // 2048 * blocks, 60, 0, 0))
+        with mmap.mmap(ring.fileno(), block * blocks):
+            pass
+    return "a TPACKET_V3 ring, mapped"
+
+
+def _fifo() -> str:
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
+    return "a process took priority 50"
+
+
+def _memfd() -> str:
+    fd = os.memfd_create("unnoticed")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    with mmap.mmap(fd, mmap.PAGESIZE) as memory:
+        memory[:2] = b"ok"
+    os.close(fd)
+    return "one page, mapped and written"
+
+
+def _kvm() -> str:
+    fd = os.open("/dev/kvm", os.O_RDWR)
+    version = ioctl(fd, 0xAE00)  # KVM_GET_API_VERSION, include/uapi/linux/kvm.h
+    machine = ioctl(fd, 0xAE01, 0)  # KVM_CREATE_VM
+    os.close(machine)
+    os.close(fd)
+    return f"made an empty machine (API version {version})"
+
+
+def _open_vswitch() -> str:
+    kernel.find_netlink_family("ovs_datapath")
+    if shutil.which("ovs-vswitchd") is None:
+        raise TrialError("the kernel has its datapath, but ovs-vswitchd is not installed")
+    return "the kernel's datapath answers, and ovs-vswitchd is there"
+
+
+_APT = "apt-get install --no-install-recommends"
+_KERNEL = "run a kernel that has it (any Debian 13 kernel does)"
+_PRIVILEGE = "run as root, in a container with --privileged"
+
+CAPABILITIES: tuple[Capability, ...] = (
+    Capability(name="root", purpose="everything below", probed="asked for the user id", attempt=_root, network=False,
+               remedy="run it as root: sudo unnoticed doctor"),
+    Capability(name="network namespaces", purpose="every host, switch and client", attempt=_namespace,
+               probed="unshared one and brought lo up", remedy=f"{_PRIVILEGE}; {_APT} iproute2"),
+    Capability(name="mnexec", purpose="starting processes in Mininet's nodes", attempt=_mnexec,
+               probed="ran true in a namespace, with a time limit", remedy=f"{_APT} mininet"),
+    Capability(name="Mininet", purpose="building the network", attempt=_mininet, probed="imported mininet.net",
+               remedy="run scripts/setup, which links Debian's mininet into the environment", network=False),
+    Capability(name="veth and bridge", purpose="links, switches, and the guest's gate", attempt=_veth_and_bridge,
+               probed="made both, set a port's state, read it back", remedy=f"{_KERNEL}; {_APT} iproute2"),
+    Capability(name="HTB", purpose="links of a set rate", attempt=_htb, probed="shaped lo and read the class back",
+               remedy=_KERNEL),
+    Capability(name="userfaultfd, async write-protect", purpose="finding dirty pages", network=False,
+               attempt=kernel.track_dirty_page, probed="protected a memfd, wrote one page, scanned its pagemap",
+               remedy="run Linux 6.7 or newer (PAGEMAP_SCAN)"),
+    Capability(name="memfd", purpose="the guest's RAM", attempt=_memfd, probed="made, mapped and wrote one",
+               remedy=_KERNEL, network=False),
+    Capability(name="pidfd_getfd", purpose="the agent's hold on the guest's memory", attempt=kernel.take_descriptor,
+               probed="took a descriptor out of a child", network=False,
+               remedy=f"run Linux 5.6 or newer; {_PRIVILEGE}"),
+    Capability(name="TCP_REPAIR", purpose="moving live connections", attempt=_tcp_repair,
+               probed="put a socket into repair mode", remedy=f"{_KERNEL} (CONFIG_CHECKPOINT_RESTORE); {_PRIVILEGE}"),
+    Capability(name="packet ring", purpose="complete captures", attempt=_packet_ring,
+               probed="made an AF_PACKET ring and mapped it", remedy=f"{_KERNEL}; {_PRIVILEGE}"),
+    Capability(name="SCHED_FIFO", purpose="probes that wake on time", attempt=_fifo, required=False,
+               probed="set it for a process", cost="the machine's own stalls reach further into the measurement",
+               remedy="allow realtime scheduling (CAP_SYS_NICE, and cpu.rt_runtime_us of the container's cgroup)",
+               network=False),
+    Capability(name="cubic", purpose="the clients' congestion control", attempt=_congestion,
+               probed="set it on a socket", required=False, remedy="modprobe tcp_cubic",
+               cost="plans must name another congestion control"),
+    Capability(name="clsact and BPF", purpose="a cutover that holds frames instead of dropping them", required=False,
+               attempt=_clsact_bpf, probed="put clsact on lo and loaded a classifier", remedy=_KERNEL,
+               cost="frames that arrive in the blackout are dropped"),
+    Capability(name="nftables", purpose="links that lose frames, firewalls", attempt=_nftables, required=False,
+               probed="added a rule that drops at random", cost="no loss on links without netem",
+               remedy=f"{_APT} nftables"),
+    Capability(name="netem", purpose="links with delay and loss", attempt=_netem, required=False,
+               probed="delayed lo by 1 ms", cost="links have no delay of their own",
+               remedy="run a kernel with sch_netem (a Debian kernel has it as a module)"),
+    Capability(name="soft-dirty", purpose="finding dirty pages on kernels before 6.7", required=False, network=False,
+               attempt=kernel.soft_dirty_page, probed="cleared the bits, wrote a page, read its bit",
+               cost="nothing, where userfaultfd does it", remedy="run a kernel with CONFIG_MEM_SOFT_DIRTY"),
+    Capability(name="Open vSwitch", purpose="switches that are not Linux bridges", attempt=_open_vswitch,
+               required=False,
+               probed="asked the kernel for its datapath", cost="switches are Linux bridges",
+               remedy=f"{_APT} openvswitch-switch, on a kernel with openvswitch"),
+    Capability(name="KVM", purpose="fast virtual machines as guests", attempt=_kvm, required=False, network=False,
+               probed="opened /dev/kvm and made a machine", cost="virtual machines are emulated in software",
+               remedy="run on hardware, or with nested virtualisation"),
+)  # fmt: skip

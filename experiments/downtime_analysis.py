@@ -1,0 +1,208 @@
+"""The tables `outages`, `waterfall`, `relearned`: what each client felt, how surely, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unnoticed.experiments.raw import CONTROL_STREAM, GUEST_STREAM, RawRecords
+from unnoticed.experiments.waterfall import Moments, Part, TimedStep, waterfall
+from unnoticed.probes import outages
+from unnoticed.probes.outages import Outage
+from unnoticed.probes.samples import Samples, samples
+from unnoticed.probes.stalls import STALL_NS, Interval, machine_stalls, merged, overlap_ns, prober_stalls
+from unnoticed.results.schema import TIME_STAMP, empty
+from unnoticed.workload import Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Felt:
+    """What one client felt."""
+
+    client: str
+    outage: Outage  # by the time-stamp method
+    parts: list[Part]
+
+
+class Downtime:
+    """The downtime of one trial, client by client."""
+
+    def __init__(self, raw: RawRecords) -> None:
+        self._raw = raw
+        # Only what was sent in the time that is judged: later the bench may end an outage itself.
+        until_ns = raw.phase_ns("quiesce")
+        self._probes = {client: raw.probe(client, GUEST_STREAM).between(0, until_ns) for client in raw.clients}
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Where an outage counts as the migration's: from the pause to the end of the cool-down.
+
+        Without a pause (it gave up), from the start of the migration.
+        """
+        migration = self._raw.migration
+        start_ns = migration.start_ns if migration.paused_ns is None else migration.paused_ns
+        return start_ns, self._raw.phase_ns("quiesce")
+
+    @cached_property
+    def felt(self) -> list[Felt]:
+        """For each client: the longest outage in the window and its parts."""
+        return [self._felt(client) for client in self._raw.clients]
+
+    @property
+    def worst(self) -> Outage:
+        """The longest of the clients' outages."""
+        return max((felt.outage for felt in self.felt), key=lambda outage: outage.outage_ns)
+
+    @cached_property
+    def stalls(self) -> list[Interval]:
+        """When this machine stood still: by the probers' own lateness, and by the probes to the control server.
+
+        The page stream fills the links' queues, and a control probe waits in them too: that much is no stall.
+        """
+        late_ns = STALL_NS + 2 * self._raw.settings.fabric.link.queue_ns
+        found: list[Interval] = []
+        for client in self._raw.clients:
+            control = self._raw.probe(client, CONTROL_STREAM)
+            found += prober_stalls(control) + machine_stalls(control, late_ns=late_ns)
+        return merged(found)
+
+    @property
+    def longest_stall_ns(self) -> int:
+        start_ns, end_ns = self._raw.phase_ns("warm-up"), self._raw.phase_ns("quiesce")
+        return max((stall.duration_ns for stall in self.stalls if start_ns <= stall.end_ns <= end_ns), default=0)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the machine stood still for a notable part of the time that a client was without answers."""
+        if self._raw.migration.paused_ns is None:
+            return False  # there was no cutover to disturb
+        start_ns, until_ns = self.window
+        end_ns = max(felt.outage.end_ns or until_ns for felt in self.felt)
+        stood_ns = overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns)
+        return stood_ns > _NOTABLE_SHARE * self.worst.outage_ns
+
+    # -- tables ----------------------------------------------------------------------------------------------------
+
+    def outages_table(self) -> pd.DataFrame:
+        """One row per client and estimator."""
+        rows = [
+            {
+                "client": client,
+                "estimator": outage.estimator.replace("_", "-"),
+                "outage_ns": outage.outage_ns,
+                "low_ns": outage.low_ns,
+                "high_ns": outage.high_ns,
+                "start_ns": outage.start_ns,
+                "end_ns": outage.end_ns,
+            }
+            for client in self._raw.clients
+            for outage in self._estimates(client)
+        ]
+        return pd.DataFrame(rows, columns=[name for name in empty("outages").columns if name != "trial_id"])
+
+    def waterfall_table(self) -> pd.DataFrame:
+        """One row per client and part."""
+        rows = [
+            {"client": felt.client, "order": order, "part": part.name, "start_ns": part.start_ns, "end_ns": part.end_ns}
+            for felt in self.felt
+            for order, part in enumerate(felt.parts)
+        ]
+        return pd.DataFrame(rows, columns=[name for name in empty("waterfall").columns if name != "trial_id"])
+
+    def relearned_table(self) -> pd.DataFrame:
+        """One row per switch that learned the guest's new port after the pause."""
+        paused_ns = self._raw.migration.paused_ns
+        announced_ns = min((int(event["time_ns"]) for event in self._raw.named("announced")), default=None)
+        rows: list[dict[str, Any]] = []
+        for event in self._relearned():
+            time_ns = int(event["time_ns"])
+            if paused_ns is None or time_ns < paused_ns:
+                continue
+            close = announced_ns is not None and 0 <= time_ns - announced_ns < _ANNOUNCEMENT_NS
+            rows.append(
+                {
+                    "switch": event["switch"],
+                    "port": event["port"],
+                    "time_ns": time_ns,
+                    "cause": "announcement" if close and self._announces else "traffic of the guest",
+                }
+            )
+        return pd.DataFrame(rows, columns=[name for name in empty("relearned").columns if name != "trial_id"])
+
+    # -- how -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _announces(self) -> bool:
+        return self._raw.settings.migration.announce != "none"
+
+    def _felt(self, client: str) -> Felt:
+        from_ns, to_ns = self.window
+        outage = outages.time_stamp(self._probes[client], from_ns=from_ns, to_ns=to_ns)
+        end_ns = outage.end_ns if outage.end_ns is not None else to_ns
+        parts: list[Part] = []
+        if outage.start_ns is not None:
+            parts = waterfall(self._moments(client), start_ns=outage.start_ns, end_ns=end_ns)
+        return Felt(client=client, outage=outage, parts=parts)
+
+    def _moments(self, client: str) -> Moments:
+        migration = self._raw.migration
+        relearned = [int(event["time_ns"]) for event in self._relearned()]
+        if migration.paused_ns is not None:
+            relearned = [time_ns for time_ns in relearned if time_ns >= migration.paused_ns]
+        return Moments(
+            steps=[
+                TimedStep(name=step["step"], start_ns=step["start_ns"], end_ns=step["end_ns"])
+                for step in self._raw.named("step")
+            ],
+            paused_ns=migration.paused_ns,
+            resumed_ns=migration.resumed_ns,
+            relearned_ns=max(relearned, default=None),
+            first_frame_ns=self._first_frame_ns(client),
+        )
+
+    def _relearned(self) -> Iterator[dict[str, Any]]:
+        return (event for event in self._raw.named("relearned") if event.get("previous") is not None)
+
+    def _first_frame_ns(self, client: str) -> int | None:
+        resumed_ns = self._raw.migration.resumed_ns
+        if resumed_ns is None:
+            return None
+        packets = self._raw.packets("guest-b")
+        times = packets.time_ns[(packets.source == self._raw.client_address(client)) & (packets.time_ns >= resumed_ns)]
+        return int(times.min()) if len(times) else None
+
+    def _estimates(self, client: str) -> Iterator[Outage]:
+        from_ns, to_ns = self.window
+        probe = self._probes[client]
+        yield outages.time_stamp(probe, from_ns=from_ns, to_ns=to_ns)
+        yield outages.lost_frames(probe, from_ns=from_ns, to_ns=to_ns)
+        yield outages.answer_gap(probe, from_ns=from_ns, to_ns=to_ns)
+        for kind, name in ((Kind.REQUEST, "request-latency"), (Kind.CONNECT, "new-connection")):
+            waits = self._requests(client, kind)
+            if len(waits):
+                # A request meant shortly before the pause may be the one that waits longest.
+                longest = outages.longest_answer(waits, from_ns=from_ns - _LOOK_BACK_NS, to_ns=to_ns)
+                yield Outage(**{**vars(longest), "estimator": name})
+
+    def _requests(self, client: str, kind: Kind) -> Samples:
+        records = self._raw.requests(client)
+        chosen = records.workload == kind
+        period_ns = int(np.median(np.diff(np.sort(records.intended_ns[chosen])))) if chosen.sum() > 1 else 0
+        return samples(
+            intended_ns=records.intended_ns[chosen],
+            sent_ns=records.sent_ns[chosen],
+            answered_ns=records.answered_ns[chosen],
+            period_ns=period_ns,
+        )
+
+
+_NOTABLE_SHARE = 0.1
+_LOOK_BACK_NS = 100_000_000
+_ANNOUNCEMENT_NS = 100_000_000
+
+assert TIME_STAMP == "time-stamp"

@@ -1,0 +1,153 @@
+"""The tables `flows` and `retransmits`: every TCP connection, both ways, captures against the kernel's counters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from unnoticed.experiments.raw import Migration, RawRecords, socket_events
+from unnoticed.probes.retransmits import FlowRetransmits, count_retransmits
+from unnoticed.probes.stalls import deliveries, longest_stall
+from unnoticed.probes.tcp_flows import address
+from unnoticed.results.schema import empty
+
+AFTERMATH_NS = 1_500_000_000  # how long after the resume a retransmission still counts as the cutover's
+_BULK = ("download", "upload")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowTables:
+    """The two tables, without trial_id."""
+
+    flows: pd.DataFrame
+    retransmits: pd.DataFrame
+
+
+def phase_of(time_ns: int, migration: Migration) -> str:
+    """In which phase of the migration something happened: rounds, cutover (with its aftermath), after, other."""
+    if time_ns < migration.start_ns:
+        return "other"
+    if migration.paused_ns is None:
+        return "rounds" if time_ns <= migration.end_ns else "other"
+    if time_ns < migration.paused_ns:
+        return "rounds"
+    over_ns = migration.resumed_ns if migration.resumed_ns is not None else migration.end_ns
+    return "cutover" if time_ns <= over_ns + AFTERMATH_NS else "after"
+
+
+def analyse_flows(raw: RawRecords) -> FlowTables:
+    """Count, type and place every retransmission, and compare each flow with what the kernel says of it."""
+    kernel = _kernel_counters(raw)
+    counted = _counted(raw)
+    stalls = _stalls(raw)
+    flows: list[dict[str, Any]] = []
+    again: list[dict[str, Any]] = []
+    for reading in socket_events(raw, of_clients=True):
+        there, back = f"{reading['local']}>{reading['remote']}", f"{reading['remote']}>{reading['local']}"
+        for sender, name in (("client", there), ("guest", back)):
+            result = counted.get(name)
+            last_ns, kernel_count = kernel.get(name, (0, None))
+            bulk = reading["workload"] == ("upload" if sender == "client" else "download")
+            local, remote = name.split(">")
+            flows.append(
+                {
+                    "client": reading["who"],
+                    "workload": reading["workload"],
+                    "connection": reading["connection"],
+                    "sender": sender,
+                    "local": local,
+                    "remote": remote,
+                    "segments": result.segments if result else 0,
+                    "retransmits": result.retransmits_until(last_ns) if result and last_ns else _all(result),
+                    "rto": result.of_type("rto") if result else 0,
+                    "fast": result.of_type("fast") if result else 0,
+                    "tlp": result.of_type("tlp") if result else 0,
+                    "spurious": result.spurious if result else 0,
+                    "kernel_retransmits": kernel_count,
+                    "stall_ns": stalls.get(name) if bulk else None,
+                    "bytes": reading["bytes_sent" if sender == "client" else "bytes_received"],
+                    "wrong_bytes": reading["wrong_bytes"],
+                    "integrity": reading["integrity"],
+                    "detail": reading.get("detail") or None,
+                }
+            )
+            if result is not None:
+                again += [
+                    {
+                        "flow": name,
+                        "sender": sender,
+                        "time_ns": row.time_ns,
+                        "sequence": row.sequence,
+                        "length": row.length,
+                        "segments": row.segments,
+                        "type": row.type,
+                        "phase": phase_of(row.time_ns, raw.migration),
+                    }
+                    for row in result.rows
+                ]
+    return FlowTables(flows=_frame("flows", flows), retransmits=_frame("retransmits", again))
+
+
+def _all(result: FlowRetransmits | None) -> int:
+    return result.retransmits if result else 0
+
+
+def _frame(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    columns = [column for column in empty(table).columns if column != "trial_id"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _counted(raw: RawRecords) -> dict[str, FlowRetransmits]:
+    """Every flow as counted at its sender: the clients' captures for theirs, the guest's two together for its."""
+    mss = {f"{event['local']}>{event['remote']}": int(event["snd_mss"]) for event in raw.named("socket")}
+    results: list[FlowRetransmits] = []
+    for client in raw.clients:
+        results += count_retransmits(raw.packets(client), senders=[raw.client_address(client)], snd_mss=mss)
+    guests = _guest_addresses(raw)
+    if guests:
+        results += count_retransmits(raw.guest_packets, senders=guests, snd_mss=mss)
+    return {result.flow.name: result for result in results}
+
+
+def _guest_addresses(raw: RawRecords) -> list[int]:
+    names = {str(event["remote"]).rsplit(":", 1)[0] for event in socket_events(raw, of_clients=True)}
+    return sorted(address(name) for name in names)
+
+
+def _kernel_counters(raw: RawRecords) -> dict[str, tuple[int, int | None]]:
+    """For each flow: when its sender's counters were last read, and their sum over the sockets it lived in.
+
+    A restored socket counts from 0, so what the source's socket had counted when it was dumped is added.
+    """
+    readings: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for event in raw.named("socket"):
+        readings[f"{event['local']}>{event['remote']}"].append(event)
+    counters: dict[str, tuple[int, int | None]] = {}
+    for name, events in readings.items():
+        closed = any(event["reason"] != "dump" for event in events)  # a flow that was only dumped has an end unread
+        total = sum(int(event["total_retrans"]) for event in events) if closed else None
+        counters[name] = (max(int(event["time_ns"]) for event in events), total)
+    return counters
+
+
+def _stalls(raw: RawRecords) -> dict[str, int]:
+    """For each bulk flow, by name: the longest time without a new byte delivered, from the migration's start on."""
+    from_ns, to_ns = raw.migration.start_ns, raw.phase_ns("quiesce")
+    found: dict[str, int] = {}
+    kinds = {str(event["workload"]) for event in socket_events(raw, of_clients=True)}
+    if not kinds & set(_BULK):
+        return found
+    sides: Iterable[tuple[Any, list[int]]] = [
+        *((raw.packets(client), [raw.client_address(client)]) for client in raw.clients if "download" in kinds),
+        *([(raw.guest_packets, _guest_addresses(raw))] if "upload" in kinds else []),
+    ]
+    for packets, receivers in sides:
+        for delivery in deliveries(packets, receivers=receivers):
+            stall = longest_stall(delivery, from_ns=from_ns, to_ns=to_ns)
+            if stall is not None:
+                found[delivery.flow.name] = stall.duration_ns
+    return found

@@ -1,0 +1,153 @@
+"""Attempts at kernel interfaces that have no command of their own, for `unnoticed.experiments.capabilities`.
+
+Constants are those of x86-64 and arm64 where they agree; sources are named beside them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import signal
+import socket
+import struct
+from fcntl import ioctl
+from pathlib import Path
+
+from unnoticed.experiments.throwaway import TrialError
+
+_SYSCALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
+    "x86_64": {"bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438},
+    "aarch64": {"bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438},
+}
+
+# include/uapi/linux/userfaultfd.h
+_UFFDIO_API, _UFFDIO_REGISTER, _UFFDIO_WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
+_UFFD_API, _MODE_WP = 0xAA, 2
+_WP_UNPOPULATED, _WP_ASYNC, _WP_SHMEM = 1 << 13, 1 << 15, 1 << 12
+# include/uapi/linux/fs.h
+_PAGEMAP_SCAN, _WP_MATCHING, _CHECK_WPASYNC, _WRITTEN = 0xC0606610, 1, 2, 2
+# include/uapi/linux/bpf.h
+_BPF_PROG_LOAD, _PROG_TYPE_SCHED_CLS = 5, 3
+# include/uapi/linux/genetlink.h
+_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_NAME = 16, 3, 2
+
+_PAGES = 16
+
+
+def _system_call(name: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
+    numbers = _SYSCALLS.get(platform.machine())
+    if numbers is None:
+        raise TrialError(f"not supported on {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    given = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result = int(libc.syscall(ctypes.c_long(numbers[name]), *given))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def track_dirty_page() -> str:
+    """Write-protect a memfd asynchronously, write one page, and find exactly that page by PAGEMAP_SCAN."""
+    length = _PAGES * mmap.PAGESIZE
+    memory_fd = os.memfd_create("unnoticed")
+    os.ftruncate(memory_fd, length)
+    memory = mmap.mmap(memory_fd, length)
+    memory[:] = bytes(length)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    fd = _system_call("userfaultfd", os.O_CLOEXEC | os.O_NONBLOCK)
+    ioctl(fd, _UFFDIO_API, struct.pack("=3Q", _UFFD_API, _WP_ASYNC | _WP_UNPOPULATED | _WP_SHMEM, 0))
+    ioctl(fd, _UFFDIO_REGISTER, struct.pack("=4Q", address, length, _MODE_WP, 0))
+    ioctl(fd, _UFFDIO_WRITEPROTECT, struct.pack("=3Q", address, length, 1))
+    memory[5 * mmap.PAGESIZE] = 1
+    regions = ctypes.create_string_buffer(24 * _PAGES)
+    scan = bytearray(96)
+    struct.pack_into(
+        "=12Q",
+        scan,
+        0,
+        len(scan),
+        _WP_MATCHING | _CHECK_WPASYNC,
+        address,
+        address + length,
+        0,
+        ctypes.addressof(regions),
+        _PAGES,
+        0,
+        0,
+        _WRITTEN,
+        0,
+        _WRITTEN,
+    )
+    pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
+    found = ioctl(pagemap, _PAGEMAP_SCAN, scan)  # given something mutable, it returns the call's result
+    start, end, _ = struct.unpack_from("=3Q", regions)
+    if found != 1 or (start - address, end - start) != (5 * mmap.PAGESIZE, mmap.PAGESIZE):
+        raise TrialError(f"the scan found {found} regions, where one page had been written")
+    return "found the one page that was written"
+
+
+def soft_dirty_page() -> str:
+    """Clear this process's soft-dirty bits, write a page, find its bit (see admin-guide/mm/soft-dirty.rst)."""
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    memory[:] = bytes(len(memory))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    Path("/proc/self/clear_refs").write_text("4")
+    memory[0] = 1
+    with Path("/proc/self/pagemap").open("rb") as pagemap:
+        pagemap.seek(address // mmap.PAGESIZE * 8)
+        bits = [entry >> 55 & 1 for entry in struct.unpack("=2Q", pagemap.read(16))]
+    if bits != [1, 0]:
+        raise TrialError(f"a written and an untouched page read {bits[0]} and {bits[1]}: the kernel keeps no such bits")
+    return "found the one page that was written"
+
+
+def take_descriptor() -> str:
+    """Take a descriptor out of a child process by pidfd_getfd(2)."""
+    reading, writing = os.pipe()
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(told, b"x")
+        signal.pause()
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        pidfd = os.pidfd_open(pid)
+        taken = _system_call("pidfd_getfd", pidfd, writing, 0)
+        os.write(taken, b"ok")
+        if os.read(reading, 2) != b"ok":
+            raise TrialError("the descriptor is not the child's")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return "wrote through a pipe taken from a child"
+
+
+def load_classifier() -> int:
+    """Load the smallest traffic classifier, `return 0`, by bpf(2); gives its descriptor."""
+    program = ctypes.create_string_buffer(struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attributes = ctypes.create_string_buffer(
+        struct.pack("=IIQQ", _PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(program), ctypes.addressof(licence)), 120
+    )
+    return _system_call("bpf", _BPF_PROG_LOAD, attributes, 120)
+
+
+def find_netlink_family(name: str) -> None:
+    """Ask the kernel for a generic netlink family (it loads the module if it has one). Raises TrialError without it."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as netlink:  # NETLINK_GENERIC
+        netlink.bind((0, 0))
+        netlink.settimeout(3)
+        word = name.encode() + b"\0"
+        attribute = struct.pack("=HH", 4 + len(word), _CTRL_ATTR_FAMILY_NAME) + word
+        body = struct.pack("=BBH", _CTRL_CMD_GETFAMILY, 1, 0) + attribute.ljust(-(-len(attribute) // 4) * 4, b"\0")
+        netlink.send(struct.pack("=IHHII", 16 + len(body), _GENL_ID_CTRL, 1, 1, 0) + body)  # NLM_F_REQUEST
+        answer = netlink.recv(8192)
+    kind = struct.unpack_from("=H", answer, 4)[0]
+    if kind == 2:  # NLMSG_ERROR
+        number = -struct.unpack_from("=i", answer, 16)[0]
+        raise TrialError(f"the kernel has no {name} ({os.strerror(number)})")

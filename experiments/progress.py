@@ -1,0 +1,168 @@
+"""What a user sees while a run goes on: one live line on a terminal, plain lines elsewhere; all of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from unnoticed.experiments.grid import Trial
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class RunProgress:
+    """Follows a run in plain lines, one when a trial begins and one when it has ended. Also the base of the live line.
+
+    `trial_begins`, any number of `phase`, `trial_ends`; `note` at any time.
+    """
+
+    def __init__(self, *, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._total = 0
+        self._done = 0
+        self._timed = 0
+        self._spent_s = 0.0
+        self._began_s = 0.0
+
+    def run_begins(self, *, total: int, done: int) -> None:
+        """`done` of `total` trials were recorded by an earlier, interrupted run."""
+        self._total, self._done = total, done
+        if done:
+            self.note(f"Going on after {done} of {total} trials.")
+
+    def trial_begins(self, trial: Trial) -> None:
+        self._began_s = time.monotonic()
+        self._begin(trial)
+
+    def phase(self, name: str) -> None:
+        """The trial has come to this phase."""
+
+    def trial_ends(self, trial: Trial, row: Mapping[str, Any]) -> None:
+        """`row` is the trial's row of the trials table."""
+        self._done += 1
+        self._timed += 1
+        self._spent_s += time.monotonic() - self._began_s
+        self._end(f"{self._where(trial)}: {result_words(row)}{self._remaining()}")
+
+    def note(self, sentence: str) -> None:
+        """Something that the user should know now."""
+        print(sentence, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, trial: Trial) -> None:
+        self.note(f"{self._where(trial)} ...")
+
+    def _end(self, line: str) -> None:
+        self.note(line)
+
+    def _where(self, trial: Trial) -> str:
+        name = trial.case or trial.id.partition("-")[2]
+        return f"Trial {trial.number} of {self._total} ({name})"
+
+    def _remaining(self) -> str:
+        left = self._total - self._done
+        return f"; about {_duration(self._spent_s / self._timed * left)} left" if left > 0 else ""
+
+
+class LiveProgress(RunProgress):
+    """Follows a run in one live line: a bar, the trial, its phase, the time left, and the last result."""
+
+    def __init__(self, *, stream: TextIO | None = None) -> None:
+        super().__init__(stream=stream)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("[dim]{task.fields[last]}"),
+            console=Console(file=self._stream, stderr=stream is None),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._trial: Trial | None = None
+
+    def run_begins(self, *, total: int, done: int) -> None:
+        super().run_begins(total=total, done=done)
+        self._task = self._progress.add_task("", total=total, completed=done, left="", last="")
+        self._progress.start()
+
+    def phase(self, name: str) -> None:
+        if self._trial is not None:
+            self._show(description=f"{_escaped(self._trial.case or self._trial.id)}: {name}")
+
+    def note(self, sentence: str) -> None:
+        self._progress.console.print(sentence, markup=False, highlight=False)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def _begin(self, trial: Trial) -> None:
+        self._trial = trial
+        self.phase("begins")
+
+    def _end(self, line: str) -> None:
+        self._show(completed=self._done, left=self._remaining().lstrip("; "), last=_escaped(line.partition(": ")[2]))
+
+    def _show(self, **fields: Any) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, **fields)
+
+
+def progress_for(stream: TextIO | None = None) -> RunProgress:
+    """The live line where the stream is a terminal, else plain lines."""
+    stream = stream or sys.stderr
+    return LiveProgress(stream=stream) if stream.isatty() else RunProgress(stream=stream)
+
+
+def result_words(row: Mapping[str, Any]) -> str:
+    """What a trial came to: `completed, blackout 12.3 ms, worst client 215 ms without answers, 2 retransmits`."""
+    outcome, expected = row.get("outcome"), row.get("expected")
+    words = [str(outcome)]
+    if outcome == "failed":
+        reason = str(row.get("reason") or "").partition("\n")[0]
+        return f"failed: {reason}"
+    if expected and outcome != expected:
+        words[0] += f" (expected: {expected})"
+    for column, text in (("blackout_ns", "blackout {} ms"), ("perceived_ns", "worst client {} ms without answers")):
+        value = _number(row.get(column))
+        if value is not None:
+            words.append(text.format(f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}"))
+    repeated = _number(row.get("retransmits"))
+    if repeated is not None:
+        words.append(f"{repeated:.0f} retransmit{'' if repeated == 1 else 's'}")
+    return ", ".join(words)
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None or value != value else float(value)  # noqa: PLR0124 (NaN is not equal to itself)
+    except TypeError:  # pandas NA is neither true nor a number
+        return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,188 @@
+"""The raw records that a bench leaves of a trial, read back and put on the one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unnoticed.errors import RecordError
+from unnoticed.events import Event, read_events
+from unnoticed.experiments.settings import Settings
+from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
+from unnoticed.probes.pcap import read_pcap
+from unnoticed.probes.records import RequestRecords, read_requests
+from unnoticed.probes.samples import Samples, probe_samples
+from unnoticed.probes.tcp_flows import address
+
+PROBE_PERIOD_NS = 1_000_000
+GUEST_STREAM, CONTROL_STREAM = 0, 1
+_CLOCK_MOVED_NS = 50_000  # capture stamps would be off by this much
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """What the source's agent said of the migration."""
+
+    outcome: str
+    reason: str
+    start_ns: int
+    end_ns: int
+    paused_ns: int | None
+    resumed_ns: int | None
+    bytes_sent: int
+    rounds: int
+    rto_min_ns: int | None
+
+    @property
+    def completed(self) -> bool:
+        return self.outcome == "completed"
+
+    @property
+    def blackout_ns(self) -> int | None:
+        if self.paused_ns is None or self.resumed_ns is None:
+            return None
+        return self.resumed_ns - self.paused_ns
+
+
+class RawRecords:
+    """The records in a trial's folder. Everything is read when it is first asked for; raises RecordError."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.clients = [f"c{number}" for number in range(1, settings.clients.count + 1)]
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """All events, in order of time."""
+        return sorted(read_events(self.folder / "events.jsonl"), key=lambda event: int(event["time_ns"]))
+
+    def named(self, *names: str) -> Iterator[Event]:
+        """The events of these names."""
+        return (event for event in self.events if event["event"] in names)
+
+    @cached_property
+    def migration(self) -> Migration:
+        """The one migration of the trial."""
+        found = list(self.named("migration"))
+        if len(found) != 1:
+            raise RecordError(f"{self.folder.name}: events.jsonl tells of {len(found)} migrations instead of one.")
+        fields: dict[str, Any] = {name: found[0].get(name) for name in Migration.__dataclass_fields__}
+        return Migration(**fields)
+
+    @cached_property
+    def clock_moved_ns(self) -> int:
+        """How far CLOCK_REALTIME and CLOCK_MONOTONIC drifted apart between start and stop."""
+        first, *_, last = self._offsets
+        return abs(last - first)
+
+    @property
+    def clock_is_steady(self) -> bool:
+        return self.clock_moved_ns <= _CLOCK_MOVED_NS
+
+    def phase_ns(self, name: str) -> int:
+        """When a phase began."""
+        for event in self.named("phase"):
+            if event["phase"] == name:
+                return int(event["time_ns"])
+        raise RecordError(f"{self.folder.name}: events.jsonl tells of no phase {name!r}.")
+
+    @cached_property
+    def captures(self) -> list[Event]:
+        """The observer's account of each capture."""
+        return list(self.named("capture"))
+
+    def packets(self, point: str) -> Packets:
+        """The capture of a point, in CLOCK_MONOTONIC."""
+        if point not in self._packets:
+            frames = read_pcap(self.folder / "captures" / f"{point}.pcap")
+            self._packets[point] = parse(frames, offset_ns=self._offset_ns)
+        return self._packets[point]
+
+    def has_capture(self, point: str) -> bool:
+        return (self.folder / "captures" / f"{point}.pcap").exists()
+
+    @cached_property
+    def guest_packets(self) -> Packets:
+        """What the guest sent and received, at whichever host, in order of time."""
+        return merge([self._alive("a"), self._alive("b")])
+
+    def probe(self, client: str, stream: int) -> Samples:
+        """A client's probe train, with the kernel's stamps."""
+        return probe_samples(self.packets(client), stream=stream, period_ns=PROBE_PERIOD_NS)
+
+    def requests(self, client: str) -> RequestRecords:
+        """A client's requests and connection attempts."""
+        return read_requests(self.folder / f"{client}.requests.npz")
+
+    def client_address(self, client: str) -> int:
+        """A client's IPv4 address, from the packets it sent."""
+        packets = self.packets(client)
+        sent = packets.source[(packets.protocol == 17) & (packets.destination_port == 7001)]
+        if len(sent) == 0:
+            raise RecordError(f"{self.folder.name}: client {client} sent no probe.")
+        return int(sent[0])
+
+    def _alive(self, place: str) -> Packets:
+        """The capture of the guest's port at a host, without what sockets sent there that had left it before.
+
+        A dumped socket is closed some time later. Its timers run until then, even in repair mode; what they send ends at
+        the closed gate. It is none of the connection's, which lives elsewhere, nor in the counters read at the dump.
+        """
+        packets = self.packets(f"guest-{place}")
+        left: dict[int, int] = {}
+        for event in self.named("socket"):
+            if event["reason"] == "dump" and event["who"] == f"agent-{place}":
+                left[_key_of_flow(event)] = int(event["time_ns"])
+        if not left:
+            return packets
+        names = np.array(sorted(left), np.uint64)
+        times = np.array([left[int(name)] for name in names], np.int64)
+        of_packets = (
+            (packets.destination.astype(np.uint64) << 32)
+            + (packets.destination_port.astype(np.uint64) << 16)
+            + packets.source_port
+        )
+        at = np.minimum(np.searchsorted(names, of_packets), len(names) - 1)
+        is_ghost = (packets.protocol == PROTOCOL_TCP) & (names[at] == of_packets) & (packets.time_ns > times[at])
+        return packets.select(~is_ghost)
+
+    @property
+    def _offsets(self) -> list[int]:
+        offsets = [int(event["offset_ns"]) for event in self.named("clock")]
+        if len(offsets) < 2:
+            raise RecordError(
+                f"{self.folder.name}: events.jsonl has {len(offsets)} clock samples; start and stop are due."
+            )
+        return offsets
+
+    @cached_property
+    def _offset_ns(self) -> int:
+        return sum(self._offsets) // len(self._offsets)
+
+    @cached_property
+    def _packets(self) -> dict[str, Packets]:
+        return {}
+
+
+def _key_of_flow(reading: Mapping[str, Any]) -> int:
+    """The receiver's address and port and the sender's port, of a reading taken at the sender; it has one address."""
+    remote, remote_port = str(reading["remote"]).rsplit(":", 1)
+    return (address(remote) << 32) + (int(remote_port) << 16) + int(str(reading["local"]).rsplit(":", 1)[1])
+
+
+def socket_events(raw: RawRecords, *, of_clients: bool) -> Iterator[Mapping[str, Any]]:
+    """Readings of connections: the clients' own, or those of the guest and its agents."""
+    for event in raw.named("socket"):
+        if (str(event["who"]) in raw.clients) == of_clients:
+            yield event
+
+
+def guest_address(readings: Mapping[str, Any]) -> int:
+    """The guest's address, from a client's reading."""
+    return address(str(readings["remote"]).rsplit(":", 1)[0])

@@ -1,0 +1,177 @@
+"""`unnoticed run PLAN`: perform an experiment and report on it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unnoticed import own_root
+from unnoticed.errors import MachineError
+from unnoticed.experiments.plan import Plan, load_plan, trials
+
+if TYPE_CHECKING:
+    from unnoticed.experiments.bench import Bench
+    from unnoticed.experiments.runner import RunResult
+    from unnoticed.results.verdicts import Verdict
+
+_NOISE_S = 1.0
+
+
+@click.command(name="run")
+@click.argument("plan_name", metavar="PLAN")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder: new, or empty.")
+@click.option("--repeats", metavar="N", type=int, help="Repeat each setting N times, instead of what the plan says.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help='Change one value of the plan, like guest.memory="512 MiB"; may be given several times.',
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with an interrupted run: the newest of this plan, or that in --out."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of text.")
+@click.option("--bench", "bench_name", type=click.Choice(["live", "fake"]), default="live", hidden=True)
+def command(
+    plan_name: str,
+    out: Path | None,
+    repeats: int | None,
+    overrides: tuple[str, ...],
+    *,
+    resume: bool,
+    as_json: bool,
+    bench_name: str,
+) -> None:
+    """Run an experiment, trial by trial, and report on it.
+
+    PLAN is the name of a stock experiment (see: unnoticed list) or a TOML file. What the run leaves, the report
+    among it, is in results/runs/<UTC>-<name>, or DIR. Ctrl-C ends a run after the trial at hand was taken down;
+    what is done is kept and reported, and --resume goes on after it.
+
+    The exit code is 1 if a trial failed or a budget was missed.
+    """
+    plan = load_plan(plan_name, overrides=overrides, repeats=repeats)
+    if bench_name == "live" and os.geteuid() != 0:
+        raise MachineError(
+            "Running an experiment needs root: it makes network namespaces, bridges and shaped links, and moves live "
+            f"TCP connections; try: sudo unnoticed run {plan_name}"
+        )
+    if bench_name == "live":
+        own_root.enter()
+    from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
+
+    if resume:
+        from unnoticed.results.store import RunFolder
+
+        store = RunFolder(folder_to_resume(plan, out=out))
+        _say_what_differs(store.environment())
+    else:
+        folder = new_folder(plan, out=out)
+        noise = _noise() if bench_name == "live" else None
+        from unnoticed.results.environment import gather
+
+        store = begin(folder, plan, gather(machine_noise=noise))
+    from unnoticed.experiments.analysis import analyse
+    from unnoticed.experiments.progress import progress_for
+    from unnoticed.experiments.runner import run
+    from unnoticed.results.report import write_report
+
+    with progress_for() as progress:
+        bench = _bench(bench_name, store.path, plan)
+        result = run(plan, store, bench=bench, analyse=analyse, report=write_report, progress=progress)
+    click.echo(json.dumps(document(result, plan), indent=1) if as_json else text(result))
+    raise SystemExit(result.exit_code)
+
+
+def _bench(name: str, folder: Path, plan: Plan) -> Bench:
+    if name == "fake":
+        from unnoticed.experiments.fake import FakeBench
+
+        return FakeBench(seed=plan.seed)
+    from unnoticed.experiments.live import LiveBench
+
+    return LiveBench(output=folder)
+
+
+def _noise() -> dict[str, Any]:
+    from unnoticed.experiments.stalls import measure_stalls
+
+    return measure_stalls(duration_s=_NOISE_S).document()
+
+
+def _say_what_differs(before: dict[str, Any]) -> None:
+    from unnoticed.results.environment import differences, gather
+
+    for difference in differences(before, gather()):
+        click.echo(
+            f"Note: {difference.name} was {difference.first} when this run began and is {difference.second} now.",
+            err=True,
+        )
+
+
+def text(result: RunResult) -> str:
+    """The answer for people: how the trials ended, the verdicts, and where the report is."""
+    lines = []
+    if result.interrupted:
+        lines.append(
+            f"Interrupted: {result.recorded} of {result.planned} trials are done; --resume goes on after them."
+        )
+    else:
+        good = result.recorded - len(result.unexpected)
+        lines.append(f"{good} of {result.planned} trials ended as the plan expects.")
+    lines += [f"  {trial_id} {reason}" for trial_id, reason in result.unexpected.items()]
+    for title, verdicts in (("Clauses", result.clauses), ("Budgets", result.budgets)):
+        if verdicts:
+            lines += ["", f"{title}:"]
+            lines += [f"  [{verdict.finding.value}] {_verdict_text(verdict)}" for verdict in verdicts]
+    lines += [
+        "",
+        f"Report: {result.report}" if result.report else f"Nothing to report yet; the run is in {result.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    mark = "(counter-case) " if verdict.clause.counter else ""
+    stated = f"{verdict.clause.text}\n      " if verdict.clause.text else ""
+    return f"{mark}{stated}{verdict.sentence}"
+
+
+def document(result: RunResult, plan: Plan) -> dict[str, Any]:
+    """The answer for programs."""
+    return {
+        "plan": plan.name,
+        "question": plan.question,
+        "folder": str(result.folder),
+        "report": str(result.report) if result.report else None,
+        "planned": len(trials(plan)),
+        "recorded": result.recorded,
+        "interrupted": result.interrupted,
+        "unexpected": dict(result.unexpected),
+        "clauses": [_verdict_document(verdict) for verdict in result.clauses],
+        "budgets": [_verdict_document(verdict) for verdict in result.budgets],
+        "exit_code": result.exit_code,
+    }
+
+
+def _verdict_document(verdict: Verdict) -> dict[str, Any]:
+    clause, estimate = verdict.clause, verdict.estimate
+    return {
+        "text": clause.text,
+        "metric": clause.metric,
+        "statistic": clause.statistic,
+        clause.bound: clause.value,
+        "where": dict(clause.where),
+        "counter": clause.counter,
+        "finding": verdict.finding.value,
+        "value": estimate.value if estimate else None,
+        "low": estimate.low if estimate else None,
+        "high": estimate.high if estimate else None,
+        "trials": verdict.n,
+        "sentence": verdict.sentence,
+    }

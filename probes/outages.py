@@ -1,0 +1,287 @@
+"""Estimators of an outage: pure functions from probe samples to a duration with bounds.
+
+What an outage is: from `start` to `end` the path or the guest is away. A probe that meets it is lost (a cut), or held
+and answered once it is over (a freeze, a queue). Each estimator says what it takes for the outage, and `low_ns` and
+`high_ns` such that the truth lies within, as long as all probes take the same time to get there; where that time
+varies, by v say, pass `resolution_ns` = v, which widens the bounds on both sides.
+
+- `lost_frames`: the packet-loss method of RFC 6201 and RFC 6413: lost probes x period, over the whole window. Blind to
+  outages that hold frames: its bounds are those of the time in which probes were lost.
+- `time_stamp`: the timestamp method of RFC 6413: the longest run of probes that were lost or late.
+- `answer_gap`: the longest time without an answer, less a period.
+- `first_success`: from a known beginning until the first answer to a probe sent after it.
+- `longest_answer`: the longest wait from the intended time of sending (no coordinated omission).
+
+An outage that is not over by the end of the samples, or was there from their beginning, has no upper bound
+(`high_ns` is None, `censored` is True) and `outage_ns` is what was seen of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unnoticed.probes.packets import I64
+from unnoticed.probes.samples import NEVER, Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """One estimate."""
+
+    estimator: str
+    outage_ns: int
+    low_ns: int
+    high_ns: int | None
+    start_ns: int | None  # None if there was no outage to place
+    end_ns: int | None  # None also if it was not over
+    censored: bool = False
+
+
+def _outage(
+    estimator: str,
+    value: float,
+    low: float,
+    high: float | None,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    censored: bool = False,
+    resolution_ns: int = 0,
+) -> Outage:
+    value_ns = max(round(value), 0)
+    return Outage(
+        estimator=estimator,
+        outage_ns=value_ns,
+        low_ns=min(max(int(low) - resolution_ns, 0), value_ns),
+        high_ns=None if high is None else max(int(high) + resolution_ns, value_ns),
+        start_ns=None if start is None else int(start),
+        end_ns=None if end is None else int(end),
+        censored=censored,
+    )
+
+
+def _runs(mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[tuple[int, int]]:
+    """The maximal runs of True, as (first, one behind the last)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _overlapping(run: tuple[int, int], samples: Samples, from_ns: int, to_ns: int) -> bool:
+    """Whether the time between the probes around a run meets the window."""
+    first, behind = run
+    begin = samples.sent_ns[max(first - 1, 0)]
+    end = samples.sent_ns[min(behind, len(samples) - 1)]
+    end = max(end, samples.answered_ns[first:behind].max())
+    return bool(begin < to_ns and end > from_ns)
+
+
+def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int = 0) -> Outage:
+    """Lost probes x period, of all runs of lost probes that meet the window [from_ns, to_ns).
+
+    The bounds are the sums over the runs of: from the first lost to the last lost, and from the probe before to the
+    probe after. With nothing lost, less than a gap between two probes can have been lost.
+    """
+    name, sent = "lost_frames", samples.sent_ns
+    runs = [run for run in _runs(samples.answered_ns == NEVER) if _overlapping(run, samples, from_ns, to_ns)]
+    if not runs:
+        return _outage(name, 0, 0, _longest_gap(samples, from_ns, to_ns), resolution_ns=resolution_ns)
+    lost = sum(behind - first for first, behind in runs)
+    low = sum(int(sent[behind - 1] - sent[first]) for first, behind in runs)
+    censored = runs[0][0] == 0 or runs[-1][1] == len(samples)
+    high = None if censored else sum(int(sent[behind] - sent[first - 1]) for first, behind in runs)
+    return _outage(
+        name,
+        lost * samples.period_ns,
+        low,
+        high,
+        start=sent[runs[0][0]],
+        end=None if runs[-1][1] == len(samples) else sent[runs[-1][1]],
+        censored=censored,
+        resolution_ns=resolution_ns * len(runs),
+    )
+
+
+def _longest_gap(samples: Samples, from_ns: int, to_ns: int) -> int | None:
+    """The longest time between two probes sent one after the other, of those that meet the window."""
+    if len(samples) < 2:
+        return None
+    meets = (samples.sent_ns[:-1] < to_ns) & (samples.sent_ns[1:] > from_ns)
+    return int(np.diff(samples.sent_ns)[meets].max()) if meets.any() else None
+
+
+def usual_answer_ns(samples: Samples) -> int:
+    """The median time an answer takes, of those at most a period slower than the lower quartile; 0 without any.
+
+    Of all answers it would be a held one's wait where a long outage holds more than half of the probes.
+    """
+    answered = samples.answered_ns != NEVER
+    if not answered.any():
+        return 0
+    took = (samples.answered_ns - samples.sent_ns)[answered]
+    return int(np.median(took[took <= np.quantile(took, 0.25) + samples.period_ns]))
+
+
+def time_stamp(
+    samples: Samples, *, from_ns: int, to_ns: int, late_ns: int | None = None, resolution_ns: int = 0
+) -> Outage:
+    """The longest outage that meets the window [from_ns, to_ns), by the times of sending around it.
+
+    A run of probes, each lost or answered `late_ns` (default: one period) later than usual, is an outage. It began
+    between the last probe before the run and the first in it: half-way is the estimate. It ended between the last lost
+    probe and the next one answered in time (or what that one waited longer than usual), half-way again; but no later
+    than the first late answer of the run left the other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times
+    of the answered ones around, less the period. Without a run it is the longest answer, less the usual one.
+    """
+    name = "time_stamp"
+    usual = usual_answer_ns(samples)
+    late_ns = samples.period_ns if late_ns is None else late_ns
+    lost = samples.answered_ns == NEVER
+    wait = np.where(lost, 0, samples.answered_ns - samples.sent_ns - usual)
+    found = [
+        _time_stamp_of_run(samples, run, usual=usual, lost=lost, resolution_ns=resolution_ns)
+        for run in _runs(lost | (wait > late_ns))
+        if _overlapping(run, samples, from_ns, to_ns)
+    ]
+    if found:
+        return max(found, key=lambda outage: outage.outage_ns)
+    meets = np.flatnonzero((samples.sent_ns < to_ns) & (samples.answered_ns > from_ns))
+    gap = _longest_gap(samples, from_ns, to_ns)
+    if len(meets) == 0 or gap is None:
+        return _outage(name, 0, 0, None, censored=True)
+    worst = int(meets[np.argmax(wait[meets])])
+    # An outage between two probes, or one that held a probe for less than late_ns, does not show.
+    high = int(wait[meets].max()) + gap
+    start, end = samples.sent_ns[worst], samples.answered_ns[worst]
+    return _outage(name, int(wait[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
+
+
+def _time_stamp_of_run(
+    samples: Samples,
+    run: tuple[int, int],
+    *,
+    usual: int,
+    lost: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    resolution_ns: int,
+) -> Outage:
+    first, behind = run
+    sent, answered = samples.sent_ns, samples.answered_ns
+    known_start, known_end = first > 0, behind < len(samples)
+    lost_in_run = np.flatnonzero(lost[first:behind]) + first
+    late_in_run = np.flatnonzero(~lost[first:behind]) + first
+    start_low = start_high = float(sent[first])
+    if known_start:
+        start_low = float(sent[first - 1])
+    end_low = float(sent[lost_in_run[-1]]) if len(lost_in_run) else start_high
+    # The first probe answered in time may have been held too, for less than it takes to count as late.
+    end_high = max(float(sent[behind]), float(answered[behind] - usual)) if known_end else None
+    if len(late_in_run):
+        # What was held left when the outage was over: the first late answer says when.
+        released = float(answered[late_in_run].min() - usual)
+        end_high = released if end_high is None else min(end_high, released)
+        end_low = max(end_low, released) if end_low <= released else end_low
+        known_end = True
+        end_high = max(end_high, end_low)
+    end_middle = end_low if end_high is None else (end_low + end_high) / 2
+    start_middle = (start_low + start_high) / 2
+    censored = not (known_start and known_end)
+    return _outage(
+        "time_stamp",
+        end_middle - start_middle,
+        end_low - start_high,
+        None if censored or end_high is None else end_high - start_low,
+        start=start_middle,
+        end=end_middle if known_end else None,
+        censored=censored,
+        resolution_ns=resolution_ns,
+    )
+
+
+def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int = 0) -> Outage:
+    """The longest time between two answers that meets the window [from_ns, to_ns), less one period.
+
+    Low: a cut begins up to one gap of sending after the last probe that came through, and ends up to one before the
+    next. High: all of it. Needs no record of what was sent but the two gaps.
+    """
+    name = "answer_gap"
+    if len(samples) == 0:
+        return _outage(name, 0, 0, None, censored=True)
+    answered = np.flatnonzero(samples.answered_ns != NEVER)
+    order = answered[np.argsort(samples.answered_ns[answered], kind="stable")]
+    times = samples.answered_ns[order]
+    last_sent = int(samples.sent_ns[-1])
+    candidates = [
+        _outage(
+            name,
+            times[k + 1] - times[k] - samples.period_ns,
+            times[k + 1] - times[k] - _gap_after(samples, int(order[k])) - _gap_before(samples, int(order[k + 1])),
+            times[k + 1] - times[k],
+            start=times[k],
+            end=times[k + 1],
+            resolution_ns=resolution_ns,
+        )
+        for k in _longest_answer_gaps(times, from_ns, to_ns)
+    ]
+    # The end of the samples is an answer that was never seen.
+    if len(times) == 0 or (samples.answered_ns[-1] == NEVER and last_sent >= from_ns):
+        start = int(times[-1]) if len(times) else int(samples.sent_ns[0])
+        gap = last_sent - start
+        candidates.append(_outage(name, gap, gap - 2 * samples.period_ns, None, start=start, censored=True))
+    if not candidates:
+        return _outage(name, 0, 0, None, censored=True)
+    return max(candidates, key=lambda outage: outage.outage_ns)
+
+
+def _longest_answer_gaps(times: I64, from_ns: int, to_ns: int) -> list[int]:
+    gaps = np.where((times[:-1] < to_ns) & (times[1:] > from_ns), np.diff(times), -1)
+    return [int(gaps.argmax())] if len(gaps) and gaps.max() >= 0 else []
+
+
+def _gap_after(samples: Samples, k: int) -> int:
+    return int(samples.sent_ns[k + 1] - samples.sent_ns[k]) if k + 1 < len(samples) else samples.period_ns
+
+
+def _gap_before(samples: Samples, k: int) -> int:
+    return int(samples.sent_ns[k] - samples.sent_ns[k - 1]) if k > 0 else samples.period_ns
+
+
+def first_success(samples: Samples, *, from_ns: int, resolution_ns: int = 0) -> Outage:
+    """From `from_ns`, when the outage is known to have begun, to the first answer to a probe sent since.
+
+    Also for new connections, with `sent_ns` and `answered_ns` those of the attempts. The way back is in the value: the
+    end of the outage lies between the last probe lost before that answer, and the answer.
+    """
+    name = "first_success"
+    since = np.flatnonzero(samples.sent_ns >= from_ns)
+    answered = since[samples.answered_ns[since] != NEVER]
+    if len(answered) == 0:
+        last = int(samples.sent_ns[since[-1]]) if len(since) else from_ns
+        return _outage(name, last - from_ns, last - from_ns, None, start=from_ns, censored=True)
+    end = int(samples.answered_ns[answered].min())
+    failed = since[(samples.answered_ns[since] == NEVER) & (samples.sent_ns[since] < end)]
+    # An unanswered probe sent after the one that was answered first was lost for another reason.
+    failed = failed[samples.sent_ns[failed] < samples.sent_ns[answered].min()]
+    low = int(samples.sent_ns[failed].max()) - from_ns if len(failed) else 0
+    return _outage(name, end - from_ns, low, end - from_ns, start=from_ns, end=end, resolution_ns=resolution_ns)
+
+
+def longest_answer(samples: Samples, *, from_ns: int, to_ns: int) -> Outage:
+    """The longest wait for an answer of the probes or requests meant for [from_ns, to_ns), from when they were meant.
+
+    What a user waits. TCP rounds an outage up to its retransmission schedule: nothing bounds the outage from below.
+    """
+    name = "longest_answer"
+    meant = np.flatnonzero((samples.intended_ns >= from_ns) & (samples.intended_ns < to_ns))
+    if len(meant) == 0:
+        return _outage(name, 0, 0, None, censored=True)
+    lost = samples.answered_ns[meant] == NEVER
+    wait = np.where(lost, 0, samples.answered_ns[meant] - samples.intended_ns[meant])
+    k = int(wait.argmax())
+    start = int(samples.intended_ns[meant[k]])
+    if lost.any():
+        # Those without an answer waited at least until the last thing known to have happened.
+        first_lost = int(samples.intended_ns[meant[lost]].min())
+        seen = max(int(samples.answered_ns.max()), int(samples.sent_ns.max())) - first_lost
+        return _outage(name, max(seen, int(wait[k])), 0, None, start=first_lost, censored=True)
+    return _outage(name, int(wait[k]), 0, int(wait[k]) + samples.period_ns, start=start, end=start + int(wait[k]))

@@ -1,0 +1,214 @@
+"""Alerts: everything that went wrong in a run, or that a reader must know before believing a number.
+
+Nothing here judges the claim under test; alerts judge the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pandas as pd
+
+from unnoticed.results import schema
+from unnoticed.results.cells import Cell
+from unnoticed.results.frames import records
+from unnoticed.results.quantities import format_ns
+from unnoticed.results.run import Run
+from unnoticed.results.statistics import ENOUGH_REPEATS
+from unnoticed.results.store import Tables
+
+WATERFALL_TOLERANCE_NS = 1_000_000
+
+
+class Severity(Enum):
+    FAILURE = "failure"  # a trial failed, or its record cannot be trusted
+    WARNING = "warning"  # the numbers stand, but less firmly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """`headline` is one short sentence; `details` name the trials, one line each."""
+
+    severity: Severity
+    headline: str
+    details: tuple[str, ...] = ()
+
+
+def find(run: Run, tables: Tables, cells: Sequence[Cell]) -> list[Alert]:
+    """All alerts of a run, failures first."""
+    trials = tables.trials
+    found = [
+        *_missing_trials(run, trials),
+        *_outcomes(trials),
+        *_integrity(trials, tables.flows),
+        *_records(trials, tables),
+        *_waterfalls(tables),
+        *_disturbed(trials),
+        *_few_repeats(cells),
+        *_notes(trials),
+    ]
+    return sorted(found, key=lambda alert: alert.severity is not Severity.FAILURE)
+
+
+def _alert(severity: Severity, rows: pd.DataFrame, headline: str, details: Sequence[str] = ()) -> list[Alert]:
+    """One alert about the trials in `rows`, none where there are none. `{trials}` stands for their number."""
+    if not len(rows):
+        return []
+    count = "1 trial" if len(rows) == 1 else f"{len(rows)} trials"
+    named = tuple(details) or tuple(str(trial_id) for trial_id in rows["trial_id"])
+    return [Alert(severity=severity, headline=headline.format(trials=count), details=named)]
+
+
+def _described(rows: pd.DataFrame, column: str) -> list[str]:
+    return [
+        f"{trial_id}{f' ({case})' if case else ''}: {'no reason given' if pd.isna(text) or not text else text}"
+        for trial_id, case, text in zip(rows["trial_id"], rows["case"], rows[column], strict=True)
+    ]
+
+
+def _is(values: pd.Series[Any], truth: bool) -> pd.Series[bool]:
+    """Where a nullable flag has this value; NA is neither."""
+    return (values == truth).fillna(False).astype(bool)
+
+
+def _missing_trials(run: Run, trials: pd.DataFrame) -> list[Alert]:
+    missing = [trial_id for trial_id in run.planned if trial_id not in set(trials["trial_id"])]
+    if not missing:
+        return []
+    headline = f"{len(missing)} of {len(run.planned)} planned trials have no record: the run is not complete."
+    return [Alert(severity=Severity.FAILURE, headline=headline, details=tuple(missing))]
+
+
+def _outcomes(trials: pd.DataFrame) -> list[Alert]:
+    failed = trials[trials["outcome"] == "failed"]
+    unexpected = trials[(trials["outcome"] != "failed") & (trials["outcome"] != trials["expected"])]
+    ended = [f"{row.trial_id}: {row.outcome}, {row.expected} was expected" for row in records(unexpected)]
+    return [
+        *_alert(Severity.FAILURE, failed, "{trials} failed.", _described(failed, "reason")),
+        *_alert(Severity.FAILURE, unexpected, "{trials} did not end as the plan expects.", ended),
+    ]
+
+
+def _integrity(trials: pd.DataFrame, flows: pd.DataFrame) -> list[Alert]:
+    completed = trials[trials["outcome"] == "completed"]
+    broken = trials[_is(trials["integrity"], False)]
+    bad = flows[_is(flows["integrity"], False)]
+    lines = [f"{row.trial_id}: {row.workload} of {row.client}, {row.local} to {row.remote}" for row in records(bad)]
+    alone = [trial_id for trial_id in broken["trial_id"] if trial_id not in set(bad["trial_id"])]
+    lines += [f"{trial_id}: RAM, or a flow that is not in the table" for trial_id in alone]
+    unchecked = completed[completed["integrity"].isna()]
+    reset = trials[(trials["resets"].fillna(0) > 0)]
+    return [
+        *_alert(Severity.FAILURE, broken, "In {trials} data was lost, repeated or changed.", lines),
+        *_alert(Severity.FAILURE, unchecked, "In {trials} integrity could not be checked."),
+        *_alert(Severity.FAILURE, reset, "In {trials} connections were reset."),
+    ]
+
+
+def _records(trials: pd.DataFrame, tables: Tables) -> list[Alert]:
+    incomplete = trials[_is(trials["captures_complete"], False)]
+    points = tables.captures[_is(tables.captures["complete"], False)]
+    lost = [
+        f"{row.trial_id}, {row.point}: {row.frames} frames in the file of {row.packets} counted, {row.drops} dropped"
+        for row in records(points)
+    ]
+    disagreeing = trials[_is(trials["kernel_agrees"], False)]
+    known = tables.flows.dropna(subset=["retransmits", "kernel_retransmits"])
+    wrong = known[known["retransmits"] != known["kernel_retransmits"]]
+    differing = [
+        f"{row.trial_id}, {row.workload} of {row.client}, sent by the {row.sender}: {row.retransmits} in the capture, "
+        f"{row.kernel_retransmits} counted by the kernel"
+        for row in records(wrong)
+    ]
+    # Every trial that ran at all must have been checked: silence is no agreement.
+    ran = trials[trials["outcome"] != "failed"]
+    return [
+        *_alert(Severity.FAILURE, incomplete, "In {trials} a capture is incomplete: frames are missing.", lost),
+        *_alert(Severity.FAILURE, ran[ran["captures_complete"].isna()], "In {trials} captures could not be checked."),
+        *_alert(
+            Severity.FAILURE,
+            disagreeing,
+            "In {trials} the kernel counted other retransmissions than we did.",
+            differing,
+        ),
+        *_alert(
+            Severity.WARNING,
+            ran[ran["kernel_agrees"].isna()],
+            "In {trials} retransmissions could not be checked against the kernel's count.",
+        ),
+    ]
+
+
+def waterfall_errors(tables: Tables) -> pd.DataFrame:
+    """How far each waterfall is from the client's perceived downtime: trial_id, client, error_ns (NA: no outage)."""
+    parts = tables.waterfall.assign(length_ns=tables.waterfall["end_ns"] - tables.waterfall["start_ns"])
+    sums = parts.groupby(["trial_id", "client"], sort=False)["length_ns"].sum().reset_index()
+    felt = tables.outages[tables.outages["estimator"] == schema.TIME_STAMP]
+    joined = sums.merge(felt[["trial_id", "client", "outage_ns"]], on=["trial_id", "client"], how="left")
+    return joined.assign(error_ns=joined["length_ns"] - joined["outage_ns"])[["trial_id", "client", "error_ns"]]
+
+
+def _waterfalls(tables: Tables) -> list[Alert]:
+    errors = waterfall_errors(tables).dropna()
+    wrong = errors[errors["error_ns"].abs() > WATERFALL_TOLERANCE_NS]
+    lines = [f"{row.trial_id}, {row.client}: off by {format_ns(row.error_ns)}" for row in records(wrong)]
+    parts = tables.waterfall.sort_values(["trial_id", "client", "order"], kind="stable")
+    before = parts.groupby(["trial_id", "client"], sort=False)["end_ns"].shift()
+    broken = parts[(parts["end_ns"] < parts["start_ns"]) | (before.notna() & (parts["start_ns"] != before))]
+    gaps = [f"{row.trial_id}, {row.client}: {row.part}" for row in records(broken)]
+    return [
+        *_alert(
+            Severity.FAILURE,
+            wrong.drop_duplicates("trial_id"),
+            "In {trials} the waterfall does not sum to the perceived downtime.",
+            lines,
+        ),
+        *_alert(
+            Severity.FAILURE,
+            broken.drop_duplicates("trial_id"),
+            "In {trials} the parts of the waterfall do not follow one another.",
+            gaps,
+        ),
+    ]
+
+
+def _disturbed(trials: pd.DataFrame) -> list[Alert]:
+    disturbed = trials[_is(trials["disturbed"], True)]
+    lines = [
+        f"{row.trial_id}: " + ("length unknown" if pd.isna(row.host_stall_ns) else format_ns(row.host_stall_ns))
+        for row in records(disturbed)
+    ]
+    ran = trials[trials["outcome"] == "completed"]
+    return [
+        *_alert(
+            Severity.WARNING,
+            disturbed,
+            "In {trials} this machine itself stalled during the cutover; verdicts and medians leave them out.",
+            lines,
+        ),
+        *_alert(
+            Severity.WARNING,
+            ran[ran["disturbed"].isna()],
+            "In {trials} it is not known whether the machine stalled.",
+        ),
+    ]
+
+
+def _few_repeats(cells: Sequence[Cell]) -> list[Alert]:
+    fewest = min((len(cell.trials) for cell in cells), default=ENOUGH_REPEATS)
+    if fewest >= ENOUGH_REPEATS:
+        return []
+    count = "1 trial" if fewest == 1 else f"{fewest} trials"
+    headline = (
+        f"Only {count} of a setting: intervals are narrower than they should be. "
+        f"Run at least {ENOUGH_REPEATS} repeats before quoting a figure."
+    )
+    return [Alert(severity=Severity.WARNING, headline=headline)]
+
+
+def _notes(trials: pd.DataFrame) -> list[Alert]:
+    noted = trials[trials["notes"].fillna("") != ""]
+    return _alert(Severity.WARNING, noted, "The analysis of {trials} left a note.", _described(noted, "notes"))

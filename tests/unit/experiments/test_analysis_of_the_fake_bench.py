@@ -1,0 +1,62 @@
+"""The analysis finds what the fake bench injected: both are put to the test against a known truth."""
+
+import json
+
+import pytest
+
+from unnoticed.errors import RecordError
+from unnoticed.experiments.fake import FakeBench
+
+analysis = pytest.importorskip("unnoticed.experiments.analysis")
+
+
+@pytest.fixture
+def measure(tmp_path):
+    def perform_and_analyse(trial, **given):
+        folder = tmp_path / trial.id
+        folder.mkdir()
+        FakeBench(**given).perform(trial, folder, lambda phase: None)
+        return analysis.analyse(trial, folder), json.loads((folder / "truth.json").read_text())
+
+    return perform_and_analyse
+
+
+@pytest.mark.parametrize("case", ["announced", "silent"])
+def test_retransmissions_are_those_injected_flow_by_flow(trial_of, measure, case):
+    tables, truth = measure(trial_of(case=case))
+    sent = tables["flows"][tables["flows"]["sender"] == "client"].set_index("local")["retransmits"].to_dict()
+    assert sent == {flow: counted["client_retransmits"] for flow, counted in truth["flows"].items()}
+    assert sum(sent.values()) > 0
+    assert bool(tables["trials"]["kernel_agrees"].iloc[0])
+
+
+@pytest.mark.parametrize("case", ["announced", "silent"])
+def test_the_blackout_is_exact_and_the_perceived_downtime_within_a_probe_s_period(trial_of, measure, case):
+    tables, truth = measure(trial_of(case=case))
+    row = tables["trials"].iloc[0]
+    start, end = truth["probe_cut"]
+    assert row["blackout_ns"] == truth["blackout_ns"]
+    assert row["perceived_low_ns"] <= end - start <= row["perceived_high_ns"]
+    assert abs(row["perceived_ns"] - (end - start)) <= 1_000_000
+
+
+def test_the_waterfall_of_each_client_sums_to_what_it_felt(trial_of, measure):
+    tables, _ = measure(trial_of("clients.count=2"))
+    outages = tables["outages"][tables["outages"]["estimator"] == "time-stamp"].set_index("client")["outage_ns"]
+    parts = tables["waterfall"]
+    sums = (parts["end_ns"] - parts["start_ns"]).groupby(parts["client"]).sum()
+    assert set(sums.index) == {"c1", "c2"}
+    assert all(abs(sums[client] - outages[client]) <= 1_000_000 for client in sums.index)
+
+
+def test_a_reset_is_found(trial_of, measure):
+    tables, _ = measure(trial_of(), faults={trial_of().number: "reset"})
+    assert tables["trials"]["resets"].iloc[0] == 1
+
+
+def test_an_incomplete_capture_is_not_taken_for_a_measurement(trial_of, measure):
+    try:
+        tables, _ = measure(trial_of(), faults={trial_of().number: "incomplete-capture"})
+    except RecordError:
+        return
+    assert not bool(tables["trials"]["captures_complete"].iloc[0])

@@ -1,0 +1,71 @@
+import os
+import signal
+
+import pytest
+
+from unnoticed.experiments.interrupts import one_interrupt, shielded
+
+
+def test_the_first_signal_interrupts_and_the_second_is_only_answered():
+    notes = []
+    with one_interrupt(notes.append):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert notes == ["Already stopping: first the trial at hand is taken down, and what is done is reported."]
+
+
+def test_a_terminal_that_goes_away_interrupts_too_unless_it_was_told_not_to():
+    with one_interrupt(print), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with one_interrupt(print):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_answer_that_nobody_can_read_disturbs_nothing():
+    def note(_):
+        raise BrokenPipeError
+
+    with one_interrupt(note):
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_one_inside_another_leaves_the_signals_to_the_outer_one():
+    notes = []
+    with one_interrupt(notes.append):
+        with one_interrupt(print), pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert len(notes) == 1
+
+
+def test_what_is_shielded_is_finished_before_the_interrupt_comes_through():
+    done = []
+
+    def take_down():
+        with shielded(), shielded():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("taken down")
+
+    with one_interrupt(done.append), pytest.raises(KeyboardInterrupt):
+        take_down()
+    assert done == ["taken down"]
+
+
+def test_a_shield_without_an_interrupt_changes_nothing():
+    with one_interrupt(print), shielded():
+        pass
+
+
+def test_the_handlers_from_before_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with one_interrupt(print):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,312 @@
+import tomllib
+
+import pytest
+
+from unnoticed.errors import PlanError
+from unnoticed.experiments.plan import load_plan, stock_plans, trials
+
+GOOD = """question = "Does anybody notice?"
+repeats = 3
+seed = 7
+[fabric]
+link = { rate = "1 Gbit/s" }
+[guest]
+memory = "256 MiB"
+working_set = "48 MiB"
+dirty_rate = ["0 MiB/s", "20 MiB/s"]
+[clients]
+count = 2
+download = { connections = 1, rate = "100 Mbit/s" }
+[migration]
+policy = "tcp-timeout"
+[[case]]
+name = "announced"
+[[case]]
+name = "silent"
+expect = "gave-up"
+migration.announce = "none"
+[[clause]]
+text = "It is short."
+metric = "blackout_ns"
+statistic = "max"
+at_most = "200 ms"
+where = { case = "announced" }
+[[budget]]
+metric = "integrity"
+statistic = "share"
+equals = 1
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_plan(text, name="plan.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_plan
+
+
+def problems_of(path, **given):
+    with pytest.raises(PlanError) as refusal:
+        load_plan(path, **given)
+    return [problem.replace(f"{path}:", "", 1) for problem in refusal.value.problems]
+
+
+def test_a_good_plan_becomes_settings_in_base_units(write):
+    plan = load_plan(write(GOOD))
+    assert len(plan.settings) == 4
+    assert plan.cases == ("announced", "silent")
+    assert plan.factors == ("guest.dirty_rate", "migration.announce")
+    settings = plan.settings[0].settings
+    assert settings.fabric.link.rate_bit_per_s == 1_000_000_000
+    assert settings.guest.memory_bytes == 256 << 20
+    assert settings.guest.memory_pages == 65536
+    assert settings.clients.download is not None
+    assert settings.clients.download.rate_bit_per_s == 100_000_000
+    assert settings.clients.upload is None
+    assert settings.migration.policy_parameters == {"max_rounds": 30}
+    assert plan.clauses[0].bound == ("at_most", 200_000_000)
+    assert plan.budgets[0].bound == ("equals", 1)
+
+
+def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
+    bad = GOOD.replace('memory = "256 MiB"', 'memroy = "256 MiB"').replace('rate = "1 Gbit/s"', 'rate = "1 Gbps"')
+    bad = (
+        bad.replace("count = 2", 'count = "2"').replace("tcp-timeout", "tcp-timout").replace("blackout_ns", "blackout")
+    )
+    assert problems_of(write(bad)) == [
+        '5: fabric.link.rate: the unit of "1 Gbps" is not exact; write "1 Gbit/s".',
+        '7: guest.memroy: there is no key "memroy" here; did you mean "memory"?',
+        '11: clients.count: "2" is not a whole number (write it without quotes).',
+        (
+            '14: migration.policy: "tcp-timout" is none of "fixed-rounds", "threshold" or "tcp-timeout"; '
+            'did you mean "tcp-timeout"?'
+        ),
+        '23: [[clause]] 1 metric: "blackout" is not a metric of a trial; did you mean "blackout_ns"?',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("repeats = 3", "repeats = 0", "2: repeats: 0 is out of range: it must be at least 1."),
+        ("repeats = 3", "repeats = 3.5", "2: repeats: 3.5 is not a whole number (write it without quotes)."),
+        ('question = "Does anybody notice?"', "", "1: question: is missing; every plan must have it."),
+        ("seed = 7", "sed = 7", '3: sed: there is no key "sed" in a plan; did you mean "seed"?'),
+        ("[guest]", "[gust]", '6: gust: there is no key "gust" in a plan; did you mean "guest"?'),
+        ('link = { rate = "1 Gbit/s" }', "link = 3", "5: fabric.link: 3 is not a table; write { key = value, ... }."),
+        (
+            'memory = "256 MiB"',
+            'memory = "1000 B"',
+            '7: guest.memory: "1000 B" is not a whole number of pages of 4096 bytes.',
+        ),
+        ('memory = "256 MiB"', "memory = []", "7: guest.memory: is an empty list; give at least one value."),
+        (
+            '"48 MiB"',
+            '"250 MiB"',
+            (
+                '8: guest.working_set: "250 MiB" does not fit: of guest.memory = "256 MiB" 16 MiB are '
+                'the guest\'s own, so at most "240 MiB" is left for it.'
+            ),
+        ),
+        (
+            '"48 MiB"',
+            '"0 B"',
+            (
+                '9: guest.dirty_rate: "20 MiB/s" cannot be written to a working set of "0 B"; '
+                'give guest.working_set a size, or set the rate to "0 B/s".'
+            ),
+        ),
+        ('"20 MiB/s"]', '"0 MiB/s"]', '9: guest.dirty_rate: "0 MiB/s" stands twice in the list.'),
+        (
+            '"20 MiB/s"]',
+            '\n  "20 Mbit/s"]',
+            (
+                '10: guest.dirty_rate: "20 Mbit/s" is a data rate in bits, not a data rate in '
+                'bytes; write it like "20 MiB/s".'
+            ),
+        ),
+        ("count = 2", "count = 0", "11: clients.count: 0 is out of range: it must be at least 1."),
+        (
+            "connections = 1,",
+            "connections = 900,",
+            ("11: clients.count: 2 clients with 900 connections each make 1800; the guest holds at most 1000."),
+        ),
+        ("100 Mbit/s", "0 bit/s", '12: clients.download.rate: "0 bit/s" is out of range: it must be more than 0.'),
+        ("download", "donwload", '12: clients.donwload: there is no key "donwload" here; did you mean "download"?'),
+        (
+            "[migration]",
+            "[migration]\nrounds = 3",
+            ('14: migration.rounds: the policy "tcp-timeout" takes no such parameter; it belongs to "fixed-rounds".'),
+        ),
+        (
+            "[migration]",
+            '[migration]\nmode = "stop-and-copy"',
+            (
+                "15: migration.policy: stop-and-copy has no rounds and so no policy; "
+                'remove this, or set mode = "pre-copy".'
+            ),
+        ),
+        (
+            "[migration]",
+            '[phases]\ncool_down = "0 s"\n[migration]',
+            '14: phases.cool_down: "0 s" is out of range: it must be more than 0.',
+        ),
+        (
+            "[migration]",
+            "[migration]\nverify = 1",
+            "14: migration.verify: 1 is neither true nor false (write it without quotes).",
+        ),
+        (
+            'name = "silent"',
+            'name = "announced"',
+            '18: [[case]] "announced" name: "announced" is the name of an earlier case.',
+        ),
+        ('name = "silent"', "", "17: [[case]] 2 name: is missing; every [[case]] must have it."),
+        (
+            "gave-up",
+            "gives-up",
+            ('19: [[case]] "silent" expect: "gives-up" is none of "completed" or "gave-up"; did you mean "gave-up"?'),
+        ),
+        (
+            "migration.announce",
+            "migration.anounce",
+            '20: [[case]] "silent" migration.anounce: there is no key "anounce" here; did you mean "announce"?',
+        ),
+        ('"none"', '"loudly"', '20: [[case]] "silent" migration.announce: "loudly" is none of "garp" or "none".'),
+        (
+            'at_most = "200 ms"',
+            "at_most = 200",
+            '25: [[clause]] 1 at_most: 200 has no unit; write "200 ms" if that is what you mean.',
+        ),
+        (
+            'at_most = "200 ms"',
+            "",
+            "21: [[clause]] 1: no bound is given; give exactly one of at_most, at_least and equals.",
+        ),
+        (
+            'statistic = "max"',
+            'statistic = "share"',
+            (
+                '24: [[clause]] 1 statistic: "share" does not go with blackout_ns, '
+                'which is a number, which has no "share".'
+            ),
+        ),
+        (
+            'case = "announced"',
+            'case = "anounced"',
+            '26: [[clause]] 1 where.case: there is no case "anounced"; did you mean "announced"?',
+        ),
+        (
+            'case = "announced"',
+            'factor = "x"',
+            (
+                '26: [[clause]] 1 where.factor: "factor" is neither "case" nor a factor of '
+                "this plan; known here: case, guest.dirty_rate, migration.announce."
+            ),
+        ),
+        ("equals = 1", "equals = 2", "30: [[budget]] 1 equals: 2 is not a share: write a number from 0 to 1."),
+        ("equals = 1", "equls = 1", '30: [[budget]] 1 equls: there is no key "equls" here; did you mean "equals"?'),
+        ("[[budget]]", "[budget]", "27: budget: is not a list of tables; write [[budget]] above each of them."),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_line_and_field(write, old, new, expected):
+    assert old in GOOD
+    assert expected in problems_of(write(GOOD.replace(old, new, 1)))
+
+
+def test_a_mistake_that_the_whole_grid_shares_is_told_once(write):
+    assert len(problems_of(write(GOOD.replace("256 MiB", "32 MiB")))) == 1
+
+
+def test_text_that_is_not_toml_is_one_sentence_with_its_line(write):
+    assert problems_of(write('question = "x"\nrepeats 3\n')) == [
+        "2: this is not TOML: expected '=' after a key in a key/value pair (column 9)."
+    ]
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_stock_experiment():
+    with pytest.raises(PlanError) as refusal:
+        load_plan("clam")
+    assert str(refusal.value) == '"clam" is neither a file nor a stock experiment; did you mean "claim"?'
+
+
+def test_the_command_line_changes_values_and_the_text_that_is_kept(write):
+    plan = load_plan(write(GOOD), overrides=["guest.memory=512 MiB", 'guest.dirty_rate="5 MiB/s"'], repeats=9)
+    assert plan.repeats == 9
+    assert plan.settings[0].settings.guest.memory_bytes == 512 << 20
+    assert plan.factors == ("migration.announce",)
+    assert tomllib.loads(plan.text) == plan.document
+    assert "#   --set guest.memory=512 MiB\n" in plan.text
+
+
+def test_a_plan_that_is_not_changed_is_kept_as_it_is(write):
+    assert load_plan(write(GOOD)).text == GOOD
+
+
+def test_a_list_on_the_command_line_is_a_factor(write):
+    plan = load_plan(write(GOOD), overrides=['fabric.link.rate=["1 Gbit/s", "10 Gbit/s"]'])
+    assert len(plan.settings) == 8
+    assert "fabric.link.rate" in plan.factors
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("guest.memory=5M", '--set guest.memory: the unit of "5M" is not exact; write "5 MiB".'),
+        ("gest.memory=5", '--set gest.memory: there is no key "gest" in a plan; did you mean "guest"?'),
+        ("guest.memroy=5", '--set guest.memroy: there is no key "memroy" here; did you mean "memory"?'),
+        ("memory", '--set memory: write it as key=value, like --set guest.memory="512 MiB".'),
+        ("clause.0=1", "--set clause.0: a [[clause]] cannot be changed from the command line; copy the plan."),
+        ("guest.memory.size=1", "--set guest.memory.size=1: guest.memory is no table in this plan."),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_as_such(write, override, expected):
+    assert problems_of(write(GOOD), overrides=[override]) == [expected]
+
+
+def test_a_case_inherits_a_policy_that_its_mode_has_no_use_for(write):
+    plan = load_plan(write(GOOD + '[[case]]\nname = "stop"\nmigration.mode = "stop-and-copy"\n'))
+    stopped = [setting for setting in plan.settings if setting.case == "stop"]
+    assert {setting.settings.migration.policy for setting in stopped} == {None}
+    assert {setting.factors["migration.mode"] for setting in stopped} == {"stop-and-copy"}
+    assert {setting.factors["migration.mode"] for setting in plan.settings if setting.case != "stop"} == {"pre-copy"}
+
+
+def test_a_policy_gets_the_parameters_it_takes_and_no_others(write):
+    text = GOOD.replace(
+        'policy = "tcp-timeout"', 'policy = ["threshold", "fixed-rounds"]\nthreshold = "1 MiB"\nrounds = 4'
+    )
+    plan = load_plan(write(text))
+    by_policy = {setting.settings.migration.policy: setting.settings.migration for setting in plan.settings}
+    assert by_policy["threshold"].policy_parameters == {"threshold_bytes": 1 << 20, "max_rounds": 30}
+    assert by_policy["fixed-rounds"].policy_parameters == {"rounds": 4}
+
+
+def test_a_grid_too_large_to_run_is_refused(write):
+    text = GOOD.replace("repeats = 3", "repeats = 50000")
+    assert problems_of(write(text)) == [
+        "2: repeats: the grid has 200000 trials, more than 100000; shorten its lists or repeats."
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(stock_plans()))
+def test_stock_plans_are_right(name):
+    plan = load_plan(name)
+    assert len(trials(plan)) == len(plan.settings) * plan.repeats
+    assert plan.clauses
+
+
+def test_the_claim_has_its_counter_cases():
+    plan = load_plan("claim")
+    assert plan.repeats == 20
+    expected = {setting.case: setting.expected for setting in plan.settings}
+    assert expected["dirty rate above the link"] == "gave-up"
+    assert {"the claim", "idle guest", "no announcement", "stop-and-copy"} <= set(expected)
+    assert {clause.where["case"] for clause in plan.clauses if clause.counter} == {
+        "no announcement, quiet guest",
+        "stop-and-copy",
+        "dirty rate above the link",
+    }

@@ -1,0 +1,40 @@
+"""Netlink messages about a bridge's forwarding table."""
+
+import contextlib
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unnoticed.errors import RecordError
+from unnoticed.probes.relearn import AF_BRIDGE, RTM_DELNEIGH, RTM_NEWNEIGH, ForwardingEntry, forwarding_entries
+
+MAC = bytes.fromhex("027700000064")
+
+
+def message(kind=RTM_NEWNEIGH, *, family=AF_BRIDGE, ifindex=7, state=2, attributes=((9, b"\1\0\0\0"), (2, MAC))):
+    body = struct.pack("=BxxxiHBB", family, ifindex, state, 0, 0)
+    for name, value in attributes:
+        body += struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+
+
+def test_entries_of_several_messages_are_read_and_others_are_skipped():
+    data = message() + message(family=2) + message(16) + message(RTM_DELNEIGH, ifindex=8, attributes=((2, MAC),))
+    assert list(forwarding_entries(data)) == [
+        ForwardingEntry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False),
+        ForwardingEntry(mac="02:77:00:00:00:64", ifindex=8, state=2, removed=True),
+    ]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 20])
+def test_a_message_that_is_cut_is_refused(cut):
+    with pytest.raises(RecordError, match="bytes long"):
+        list(forwarding_entries(message()[:-cut]))
+
+
+@given(st.binary(max_size=80))
+def test_random_bytes_are_read_or_refused(data):
+    with contextlib.suppress(RecordError):
+        assert all(entry.mac for entry in forwarding_entries(data))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from unnoticed.results import schema
+from unnoticed.results.cells import cells
+from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
+
+
+@pytest.fixture(scope="module")
+def tables(synthetic_folder):
+    return synthetic_folder.load()
+
+
+@pytest.fixture(scope="module")
+def settings(synthetic, tables):
+    return cells(tables.trials, synthetic.run().cases)
+
+
+@pytest.fixture(scope="module")
+def draw(tables, settings):
+    """Each picture by its name, as a function that draws it."""
+    trial = tables.of_trial("01-002")
+    return {
+        "timeline": lambda: timeline.draw(trial),
+        "waterfall": lambda: waterfall.draw(trial),
+        "distribution": lambda: distribution.draw(settings),
+        "rounds": lambda: rounds.draw(settings, tables.rounds),
+        "retransmits": lambda: retransmits.draw(settings, tables.flows, tables.retransmits),
+    }
+
+
+NAMES = ("timeline", "waterfall", "distribution", "rounds", "retransmits")
+
+
+def _texts(svg):
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_identical_data_gives_identical_bytes(draw, name):
+    assert draw[name]() == draw[name]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_small_well_formed_and_asks_for_nothing_outside(draw, name):
+    svg = draw[name]()
+    assert len(svg) < 150_000
+    ElementTree.fromstring(svg)
+    assert re.findall(r"https?://[^\"]*", svg) == ["http://www.w3.org/2000/svg"]
+    assert "<style" not in svg  # it would change the look of the whole page
+    assert "font-family" not in svg
+    assert "<image" not in svg
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_colour_follows_the_page_and_every_reference_has_its_target(draw, name):
+    svg = draw[name]()
+    bare = re.sub(r"var\(--[a-z]+, #[0-9a-f]{6}\)", "", svg)
+    assert not re.findall(r"(?<!\()#[0-9a-f]{6}", bare)
+    targets = set(re.findall(r'id="([^"]+)"', svg))
+    references = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', svg))
+    assert {first or second for first, second in references} <= targets
+    assert all(target.startswith(f"{name}-") for target in targets)
+
+
+def test_the_timeline_names_rounds_steps_switches_and_what_each_client_felt(draw):
+    texts = _texts(draw["timeline"]())
+    for text in ("round 0", "guest paused", "blackout 13.0 ms", "restore connections · B", "switch s3 re-learns"):
+        assert text in texts
+    assert {"294 ms", "293 ms"} <= set(texts)  # c1 and c2
+
+
+def test_the_waterfall_shows_every_part_and_the_sum(draw):
+    texts = _texts(draw["waterfall"]())
+    assert texts.count("wait for the client's timer (RTO)") == 2
+    assert texts.count("perceived downtime") == 2
+    assert {"294 ms", "293 ms"} <= set(texts)
+
+
+def test_a_part_is_coloured_by_who_is_to_blame():
+    steps = frozenset({"restore connections", "announce"})
+    colours = {
+        part: waterfall.colour_of(part, steps)
+        for part in ("announce", "switches relearn", "wait for the client's timer", "something else")
+    }
+    assert len(set(colours.values())) == 4
+
+
+def test_every_trial_is_a_dot(draw, tables):
+    svg = draw["distribution"]()
+    dots = len(re.findall(r"<use ", svg.split('id="distribution-matplotlib.axis')[0])) + svg.count("<use ")
+    measured = int(tables.trials[["blackout_ns", "perceived_ns"]].notna().sum().sum())
+    assert dots >= measured
+    assert "smallest TCP timeout, 204 ms" in _texts(svg)
+
+
+def test_rounds_that_do_not_shrink_are_said(draw):
+    texts = _texts(draw["rounds"]())
+    assert texts.count("pages; shrinking in 5 of 5 trials") == 2
+    assert "pages; shrinking in 0 of 5 trials" in texts
+
+
+def test_retransmits_are_summed_by_flow_and_phase(settings, tables):
+    first, second = retransmits.rows_of(settings[0], tables.flows, tables.retransmits)
+    assert (first.workload, first.sender) == ("download", "guest")
+    assert first.per_trial == {"rounds": 2.0, "cutover": 0.0, "after": 0.0, "other": 0.0}
+    assert (second.workload, second.sender, second.worst) == ("request", "client", 1)
+    assert second.per_trial["cutover"] == pytest.approx(2 / 5)
+
+
+def test_no_retransmission_at_all_is_said_in_words(settings, tables):
+    texts = _texts(retransmits.draw(settings, tables.flows, schema.empty("retransmits")))
+    assert texts.count("no retransmission in any of 5 trials") == 4
+
+
+def test_a_timeline_without_requests_throughput_steps_and_outages_can_be_drawn(tables):
+    trial = tables.of_trial("00-002")
+    bare = {name: schema.empty(name) for name in ("requests", "timeline", "steps", "outages", "relearned", "rounds")}
+    texts = _texts(timeline.draw(replace(trial, **bare)))
+    assert "not recorded" in texts
+    assert "blackout 13.0 ms" in texts
+
+
+def test_a_switch_that_relearns_long_after_is_named_at_the_edge_and_not_drawn_outside(tables):
+    trial = tables.of_trial("00-002")
+    relearned = trial.relearned.assign(time_ns=trial.relearned["time_ns"] + 10_000_000_000)
+    svg = timeline.draw(replace(trial, relearned=relearned))
+    assert "at 10.0 s" in _texts(svg)
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg).group(1))
+    assert max(float(x) for x in re.findall(r'<text [^>]*x="([\d.]+)"', svg)) < width
+
+
+def test_requests_that_were_never_answered_are_counted(tables):
+    trial = tables.of_trial("00-002")
+    requests = trial.requests.copy()
+    late = requests["intended_ns"] > trial.trials["paused_ns"].iloc[0]
+    requests.loc[late & (requests["client"] == "c1"), "answered_ns"] = pd.NA
+    texts = _texts(timeline.draw(replace(trial, requests=requests)))
+    assert f"{int(late.sum() / 2)} never" in texts
+    assert texts.count("answered") == 1
+
+
+def test_of_many_clients_the_timeline_shows_the_three_that_felt_most(tables):
+    trial = tables.of_trial("00-002")
+    outages = trial.outages[trial.outages["client"] == "c1"]
+    more = [outages.assign(client=f"c{n}", end_ns=outages["end_ns"] + n * 1000) for n in range(3, 12)]
+    texts = _texts(timeline.draw(replace(trial, outages=pd.concat([trial.outages, *more]))))
+    assert [text for text in texts if text.endswith(": answers")] == ["c9: answers", "c10: answers", "c11: answers"]
+
+
+def test_a_hostile_name_cannot_leave_the_picture(settings, tables):
+    cell = replace(settings[0], label='<script>alert("x")</script> & more')
+    svg = distribution.draw([cell])
+    assert "<script" not in svg
+    ElementTree.fromstring(svg)
