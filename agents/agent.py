@@ -46,8 +46,9 @@ class Agent:
         while True:
             control, listener = self._control.fileno(), self._listener.fileno()
             guest = self._host.guest
-            readable, _, _ = select.select([control, listener, *([guest] if guest else [])], [], [])
-            if guest in readable:
+            watched = [control, listener] if guest is None else [control, listener, guest.fileno()]
+            readable, _, _ = select.select(watched, [], [])
+            if guest is not None and guest.fileno() in readable:
                 self._lose(guest)
             if listener in readable:
                 self._receive_guest()

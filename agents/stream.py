@@ -27,7 +27,7 @@ _LONG_RUN_PAGES = 64  # on average: from here on a system call for each run is c
 _SENDFILE_BYTES = 4 << 20
 _PIPE_BYTES = 1 << 20  # /proc/sys/fs/pipe-max-size: the most without CAP_SYS_RESOURCE
 _SPLICE_F_MORE = 4  # include/linux/splice.h
-_WAKE_PAGES = 64  # while more than this is due, the receiver sleeps until so much has come
+_WAKE_PAGES = 512  # while more than this is due, the receiver sleeps until so much has come
 
 
 class _MessageHeader(ctypes.Structure):

@@ -131,8 +131,8 @@ class RawRecords:
     def _alive(self, place: str) -> Packets:
         """The capture of the guest's port at a host, without what sockets sent there that had left it before.
 
-        A dumped socket is closed some time later. Its timers run until then, even in repair mode; what they send ends at
-        the closed gate. It is none of the connection's, which lives elsewhere, nor in the counters read at the dump.
+        A dumped socket is closed some time later. Its timers run until then, even in repair mode; what they send ends
+        at the closed gate. It is none of the connection's, which lives elsewhere, nor in the counters of the dump.
         """
         packets = self.packets(f"guest-{place}")
         left: dict[int, int] = {}

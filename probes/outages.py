@@ -131,8 +131,9 @@ def time_stamp(
     A run of probes, each lost or answered `late_ns` (default: one period) later than usual, is an outage. It began
     between the last probe before the run and the first in it: half-way is the estimate. It ended between the last lost
     probe and the next one answered in time (or what that one waited longer than usual), half-way again; but no later
-    than the first late answer of the run left the other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times
-    of the answered ones around, less the period. Without a run it is the longest answer, less the usual one.
+    than the first late answer of the run left the other end, and there if the run has one. For lost probes sent
+    regularly, this is the gap between the send times of the answered ones around, less the period. Without a run it is
+    the longest answer, less the usual one.
     """
     name = "time_stamp"
     usual = usual_answer_ns(samples)
