@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from unnoticed.agents.announce import Announcer
+from unnoticed.agents.connections import DepartingConnections
 from unnoticed.agents.guest_process import GuestSettings
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort
@@ -27,7 +28,7 @@ from unnoticed.workload import ANSWER, RECEIPT, REQUEST, Hello, Kind, mix, patte
 
 pytestmark = pytest.mark.root
 
-CLOSE, CLOSE_WAIT = 7, 8
+ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8  # include/net/tcp_states.h
 
 
 class SourceHere:
@@ -108,20 +109,20 @@ def source(stage):
         made.close()
 
 
-@pytest.fixture
-def when_paused(monkeypatch):
+@pytest.fixture(params=["hold", "settle"], ids=["before-they-are-held", "while-they-are-held"])
+def when_paused(request, monkeypatch):
     """Have something happen while the guest stands still and its gate is open, and wait for what comes of it."""
 
-    def arrange(action, *, slot, state):
-        drain = Source._drain
+    def arrange(action, *, slot=0, state=ESTABLISHED):
+        step = getattr(DepartingConnections, request.param)
 
-        def drain_after(self):
+        def step_after(self):
             action()
-            connection = dict(self._connections)[slot]
+            connection = next(each.socket for each in self._connections if each.slot == slot)
             until(lambda: read_tcp_info(connection).state == state)
-            drain(self)
+            step(self)
 
-        monkeypatch.setattr(Source, "_drain", drain_after)
+        monkeypatch.setattr(DepartingConnections, request.param, step_after)
 
     return arrange
 
@@ -217,16 +218,14 @@ def test_a_client_that_ends_just_then_and_the_cutover_fails_is_ended_at_the_sour
     until(lambda: source.guest.ram.used_slots() == [])
 
 
-def test_requests_that_come_just_then_are_answered_at_the_destination(stage, source, monkeypatch):
+def test_requests_that_come_just_then_are_answered_at_the_destination(stage, source, when_paused):
     client = source.connect(Kind.REQUEST, 1)
-    drain = Source._drain
 
-    def drain_after(self):
+    def ask():
         client.send(b"".join(REQUEST.pack(sequence, mix(1, sequence)) for sequence in range(1, 301)))
         time.sleep(0.02)
-        drain(self)
 
-    monkeypatch.setattr(Source, "_drain", drain_after)
+    when_paused(ask)
     assert source.migrate().outcome == Outcome.COMPLETED
     expected = b"".join(
         ANSWER.pack(sequence, sequence, mix(1, sequence - 1) if sequence > 1 else 0, mix(1, sequence))
@@ -237,7 +236,7 @@ def test_requests_that_come_just_then_are_answered_at_the_destination(stage, sou
 
 def test_no_descriptor_is_left_open_by_failed_migrations(stage, source):
     client = source.connect(Kind.REQUEST, 1)
-    for step in ("pause", "drain", "dump", "send", "await-ready"):
+    for step in ("pause", "hold", "dump", "send", "await-ready"):
         source.migrate(fail_at=step)
 
     def count():
@@ -245,7 +244,7 @@ def test_no_descriptor_is_left_open_by_failed_migrations(stage, source):
         return len(list(Path("/proc/self/fd").iterdir()))
 
     before = count()
-    for step in ("hush", "pause", "drain", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"):
+    for step in ("hush", "pause", "hold", "settle", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"):
         assert source.migrate(fail_at=step).outcome == Outcome.FAILED
     assert count() == before
     assert is_served(client, 1, 1)
