@@ -31,7 +31,6 @@ class Stage:
         self.events_path = folder / "events.jsonl"
         self.children, self.others = [], []
         self.number = 0
-        self.tell_switches()
         self.agents = {place: self.start_agent(place) for place in ("a", "b")}
         for agent in self.agents.values():
             agent.wait_ready(WAIT_S)
@@ -205,7 +204,7 @@ class Stage:
         namespace.close()
 
     def tell_switches(self):
-        """An earlier test may have left the guest's address at B in the switches' tables."""
+        """Teach the switches that the guest is at A: a test may leave it at B in their tables."""
         place = self.fabric.places["guest-a"]
         namespace = NetworkNamespace(place.pid)
         with namespace.entered():
@@ -225,6 +224,7 @@ class Stage:
             process.stdout.close()
         self.gate("a", PortState.FORWARDING)
         self.gate("b", PortState.DISABLED)
+        self.tell_switches()
 
 
 @pytest.fixture(scope="session")
