@@ -63,7 +63,9 @@ def pages_of_rounds(*pages):
     return change
 
 
-@pytest.mark.parametrize(("pages", "shrink"), [((9, 5, 1), True), ((9, 5, 5), False), ((9, 5, 6, 1), False), ((9,), True)])
+@pytest.mark.parametrize(
+    ("pages", "shrink"), [((9, 5, 1), True), ((9, 5, 5), False), ((9, 5, 6, 1), False), ((9,), True)]
+)
 def test_rounds_shrink_only_if_each_sent_less_than_the_one_before(records, pages, shrink):
     made = records()
     made.change(pages_of_rounds(*pages))
@@ -74,7 +76,9 @@ def test_whether_no_rounds_shrink_is_not_known(records):
     assert row(records("migration.mode=stop-and-copy").analyse())["rounds_shrink"] is None
 
 
-@pytest.mark.parametrize("what", ["a wrong page", "a wrong byte of a flow", "a wrong answer", "RAM that was not checked"])
+@pytest.mark.parametrize(
+    "what", ["a wrong page", "a wrong byte of a flow", "a wrong answer", "RAM that was not checked"]
+)
 def test_whatever_is_wrong_with_the_data_breaks_the_integrity(records, what):
     made = records()
     assert row(made.analyse())["integrity"]

@@ -85,7 +85,10 @@ def test_the_table_of_retransmissions_adds_up_to_the_flows(every_load):
 def test_only_the_bulk_direction_of_bulk_flows_stalls_and_no_less_than_the_path_was_cut(every_load):
     flows = analyse_flows(every_load.raw()).flows
     stalled = flows[flows["stall_ns"].notna()]
-    assert set(zip(stalled["workload"], stalled["sender"], strict=True)) == {("download", "guest"), ("upload", "client")}
+    assert set(zip(stalled["workload"], stalled["sender"], strict=True)) == {
+        ("download", "guest"),
+        ("upload", "client"),
+    }
     start, end = every_load.truth["tcp_cut"]
     assert (stalled["stall_ns"] >= end - start).all()
 

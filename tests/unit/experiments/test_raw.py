@@ -130,9 +130,7 @@ def test_requests_may_be_absent_only_where_the_plan_asks_for_none(records):
     with pytest.raises(RecordError, match=r"c1\.requests\.npz"):
         broken.analyse()
     quiet = broken.trial.settings.model_copy(
-        update={
-            "clients": broken.trial.settings.clients.model_copy(update={"request_response": None, "connect": None})
-        }
+        update={"clients": broken.trial.settings.clients.model_copy(update={"request_response": None, "connect": None})}
     )
     assert len(type(broken.raw())(broken.folder, quiet).requests("c1")) == 0
 
@@ -154,4 +152,3 @@ def test_what_a_socket_sends_after_it_was_dumped_is_no_packet_of_the_guest(recor
     haunted.change(dumped_before)
     assert len(haunted.raw().guest_packets) == before - int((at_a.time_ns[of_flow] > last - 1).sum())
     assert len(haunted.raw().packets("guest-a")) == len(at_a)
-

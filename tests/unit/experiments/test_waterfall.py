@@ -19,7 +19,9 @@ from unnoticed.experiments.waterfall import (
 
 TIMES = st.integers(0, 60)
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["dump", "send", "restore", "await-ready", "await-relinquish"]), TIMES, st.integers(0, 20)),
+    st.tuples(
+        st.sampled_from(["dump", "send", "restore", "await-ready", "await-relinquish"]), TIMES, st.integers(0, 20)
+    ),
     max_size=6,
 ).map(lambda rows: [TimedStep(name=name, start_ns=start, end_ns=start + length) for name, start, length in rows])
 MOMENTS = st.builds(
