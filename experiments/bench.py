@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from unnoticed.experiments.grid import Trial
+from unnoticed.experiments.planning.grid import Trial
 
 Progress = Callable[[str], None]  # told the phase that begins: "fabric", "warm-up", "migration", ...
 

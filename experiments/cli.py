@@ -19,12 +19,12 @@ from unnoticed.errors import MachineError, PlanError, UnnoticedError
 EXIT_FINE, EXIT_FAILED, EXIT_WRONG, EXIT_MACHINE, EXIT_INTERRUPTED = 0, 1, 2, 77, 130
 
 _COMMANDS = {
-    "doctor": ("doctor_command", "What this machine can do, what it lacks, and how noisy it is."),
-    "list": ("list_command", "The stock experiments."),
-    "run": ("run_command", "Run an experiment and report on it."),
-    "report": ("report_command", "Make the report of a run (again)."),
-    "compare": ("compare_command", "Two runs side by side, with confidence intervals."),
-    "clean": ("clean_command", "Remove what a crashed run left, and only that."),
+    "doctor": ("doctor", "What this machine can do, what it lacks, and how noisy it is."),
+    "list": ("list", "The stock experiments."),
+    "run": ("run", "Run an experiment and report on it."),
+    "report": ("report", "Make the report of a run (again)."),
+    "compare": ("compare", "Two runs side by side, with confidence intervals."),
+    "clean": ("clean", "Remove what a crashed run left, and only that."),
 }
 
 
@@ -37,7 +37,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"unnoticed.experiments.{_COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"unnoticed.experiments.commands.{_COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
 
@@ -49,7 +49,7 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from unnoticed.experiments.problems import suggestion
+            from unnoticed.experiments.planning.problems import suggestion
 
             ctx.fail(f'there is no command "{args[0]}"{suggestion(args[0], _COMMANDS)}')
         return super().resolve_command(ctx, args)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
-from unnoticed.experiments.grid import Trial
+from unnoticed.experiments.planning.grid import Trial
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

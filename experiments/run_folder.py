@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unnoticed.errors import PlanError, RecordError
-from unnoticed.experiments.document import Document
-from unnoticed.experiments.plan import Plan, trials
+from unnoticed.experiments.planning.document import Document
+from unnoticed.experiments.planning.plan import Plan, trials
 
 if TYPE_CHECKING:
     from unnoticed.results.run import Run
@@ -72,7 +72,7 @@ def folder_to_resume(plan: Plan, *, out: Path | None, runs: Path = RUNS) -> Path
 
 def describe(plan: Plan) -> Run:
     """What the results need to know of the plan."""
-    from unnoticed.experiments.demands import Demand
+    from unnoticed.experiments.planning.demands import Demand
     from unnoticed.results.run import Bound, Clause, Run
 
     def clause(demand: Demand) -> Clause:

@@ -19,9 +19,9 @@ import pandas as pd
 
 from unnoticed.errors import MachineError, PlanError, RecordError, UnnoticedError
 from unnoticed.experiments.bench import Bench
-from unnoticed.experiments.grid import Trial
 from unnoticed.experiments.interrupts import one_interrupt, shielded
-from unnoticed.experiments.plan import Plan, trials
+from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.plan import Plan, trials
 from unnoticed.experiments.progress import RunProgress
 from unnoticed.results import schema
 from unnoticed.results.store import RunFolder

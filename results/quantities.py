@@ -1,6 +1,6 @@
 """Numbers for people: nanoseconds, bytes and bit rates written with three significant digits and an exact unit.
 
-Writing only. What a user types is read by `unnoticed.experiments.quantities`, which accepts the same spellings.
+Writing only. What a user types is read by the plans' own `quantities`, which accepts the same spellings.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_the_import_root_holds_a_link_to_each_package_and_modules():
         ("agents", "importlib.import_module('unnoticed.results')"),
         ("agents", "import_module('unnoticed.experiments.cli')"),
         ("results", "__import__('unnoticed.experiments')"),
-        ("results", "import unnoticed.experiments.plan"),
+        ("results", "import unnoticed.experiments.planning.plan"),
         ("agents", "import agents.wire"),
         ("experiments", "from results import tables"),
         ("experiments", "from . import plan"),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from unnoticed.experiments.capabilities import CAPABILITIES, find
+from unnoticed.experiments.doctor.capabilities import CAPABILITIES, find
 
 pytestmark = pytest.mark.root
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from unnoticed.errors import RecordError
-from unnoticed.experiments.analysis import analyse
+from unnoticed.experiments.analysis.raw import RawRecords
+from unnoticed.experiments.analysis.trial import analyse
 from unnoticed.experiments.live import LiveBench
-from unnoticed.experiments.plan import load_plan, trials
+from unnoticed.experiments.planning.plan import load_plan, trials
 from unnoticed.experiments.progress import RunProgress
-from unnoticed.experiments.raw import RawRecords
 from unnoticed.experiments.run_folder import begin
 from unnoticed.experiments.runner import run
 from unnoticed.workload import PROBE_PORT

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from unnoticed.experiments.analysis import analyse
-from unnoticed.experiments.fake import FakeBench
-from unnoticed.experiments.grid import Trial
-from unnoticed.experiments.plan import load_plan, trials
+from unnoticed.experiments.analysis.raw import RawRecords
+from unnoticed.experiments.analysis.trial import analyse
+from unnoticed.experiments.fake.bench import FakeBench
+from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.plan import load_plan, trials
 from unnoticed.experiments.progress import RunProgress
-from unnoticed.experiments.raw import RawRecords
 
 SMALL = """question = "Does anybody notice?"
 repeats = 2

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from unnoticed.errors import RecordError
-from unnoticed.experiments.fake import FakeBench
+from unnoticed.experiments.fake.bench import FakeBench
 
-analysis = pytest.importorskip("unnoticed.experiments.analysis")
+analysis = pytest.importorskip("unnoticed.experiments.analysis.trial")
 
 
 @pytest.fixture

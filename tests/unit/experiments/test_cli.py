@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from unnoticed.errors import FabricError, MachineError
-from unnoticed.experiments import cli, fake
+from unnoticed.experiments import cli
+from unnoticed.experiments.fake import bench as fake
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def call(monkeypatch, tmp_path):
         return folder / "report.html"
 
     for name, content in (
-        ("unnoticed.experiments.analysis", {"analyse": analyse}),
+        ("unnoticed.experiments.analysis.trial", {"analyse": analyse}),
         ("unnoticed.results.report", {"write_report": write_report}),
     ):
         module = types.ModuleType(name)
@@ -202,7 +203,7 @@ def test_a_folder_that_is_no_run_exits_2(call, command):
     ("error", "code"), [(MachineError("m"), 77), (FabricError("f"), 1), (KeyboardInterrupt(), 130)]
 )
 def test_each_family_of_errors_has_its_exit_code(call, monkeypatch, error, code):
-    from unnoticed.experiments import list_command
+    from unnoticed.experiments.commands import list as list_command
 
     def fail():
         raise error
@@ -212,8 +213,8 @@ def test_each_family_of_errors_has_its_exit_code(call, monkeypatch, error, code)
 
 
 def test_doctor_exits_77_naming_what_is_missing_and_how_to_get_it(call, monkeypatch):
-    from unnoticed.experiments import doctor_command
-    from unnoticed.experiments.capabilities import Found
+    from unnoticed.experiments.commands import doctor as doctor_command
+    from unnoticed.experiments.doctor.capabilities import Found
 
     def find(capability):
         works = capability.name != "mnexec"
@@ -230,8 +231,8 @@ def test_doctor_exits_77_naming_what_is_missing_and_how_to_get_it(call, monkeypa
 
 
 def test_doctor_is_content_without_what_is_optional(call, monkeypatch):
-    from unnoticed.experiments import doctor_command
-    from unnoticed.experiments.capabilities import Found
+    from unnoticed.experiments.commands import doctor as doctor_command
+    from unnoticed.experiments.doctor.capabilities import Found
 
     def find(capability):
         return Found(capability=capability, works=capability.required, detail="tried")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unnoticed.experiments.downtime_analysis import Downtime, as_of
+from unnoticed.experiments.analysis.downtime import Downtime, as_of
 from unnoticed.probes.samples import samples
 from unnoticed.probes.stalls import Interval
 

@@ -9,7 +9,7 @@ from scapy.utils import PcapNgReader, PcapReader
 
 from unnoticed.errors import FabricError
 from unnoticed.events import read_events
-from unnoticed.experiments.fake import FakeBench
+from unnoticed.experiments.fake.bench import FakeBench
 from unnoticed.workload import MAGIC, PROBE
 
 

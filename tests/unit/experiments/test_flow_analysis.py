@@ -1,7 +1,7 @@
 import pytest
 
-from unnoticed.experiments.flow_analysis import AFTERMATH_NS, analyse_flows, phase_of
-from unnoticed.experiments.raw import Migration
+from unnoticed.experiments.analysis.flows import AFTERMATH_NS, analyse_flows, phase_of
+from unnoticed.experiments.analysis.raw import Migration
 
 MS = 1_000_000
 

@@ -1,6 +1,6 @@
 import pytest
 
-from unnoticed.experiments.plan import load_plan, trials
+from unnoticed.experiments.planning.plan import load_plan, trials
 
 
 def identity(trial):

@@ -3,7 +3,7 @@ import tomllib
 import pytest
 
 from unnoticed.errors import PlanError
-from unnoticed.experiments.plan import load_plan, stock_plans, trials
+from unnoticed.experiments.planning.plan import load_plan, stock_plans, trials
 
 GOOD = """question = "Does anybody notice?"
 repeats = 3

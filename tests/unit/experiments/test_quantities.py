@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.experiments.quantities import (
+from unnoticed.experiments.planning.quantities import (
     BIT_RATE,
     BYTE_RATE,
     DIMENSIONS,

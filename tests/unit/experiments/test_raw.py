@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unnoticed.errors import RecordError
-from unnoticed.experiments.raw import CONTROL_STREAM, GUEST_STREAM
+from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM
 
 MS = 1_000_000
 

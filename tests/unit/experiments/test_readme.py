@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from unnoticed.experiments.cli import main
-from unnoticed.experiments.plan import load_plan, trials
-from unnoticed.experiments.run_command import command as run_command
+from unnoticed.experiments.commands.run import command as run_command
+from unnoticed.experiments.planning.plan import load_plan, trials
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from unnoticed.errors import MachineError, PlanError, RecordError
-from unnoticed.experiments.fake import FakeBench
-from unnoticed.experiments.plan import load_plan, trials
+from unnoticed.experiments.fake.bench import FakeBench
+from unnoticed.experiments.planning.plan import load_plan, trials
 from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 from unnoticed.experiments.runner import run
 

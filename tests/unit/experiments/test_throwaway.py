@@ -5,8 +5,8 @@ import time
 import pytest
 
 from unnoticed.errors import MachineError
-from unnoticed.experiments.stalls import measure_stalls, quantile
-from unnoticed.experiments.throwaway import TrialError, in_child
+from unnoticed.experiments.doctor.stalls import measure_stalls, quantile
+from unnoticed.experiments.doctor.throwaway import TrialError, in_child
 
 
 def test_an_attempt_runs_in_another_process_and_gives_its_answer():

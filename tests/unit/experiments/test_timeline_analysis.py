@@ -1,6 +1,6 @@
 import pytest
 
-from unnoticed.experiments.timeline_analysis import BIN_NS, timeline_table
+from unnoticed.experiments.analysis.timeline import BIN_NS, timeline_table
 
 BITS_OF_A_BIN = BIN_NS / 8e9  # bytes = value times this
 

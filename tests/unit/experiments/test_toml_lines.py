@@ -3,8 +3,8 @@ import tomllib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.experiments.document import toml_text
-from unnoticed.experiments.toml_lines import locate
+from unnoticed.experiments.planning.document import toml_text
+from unnoticed.experiments.planning.toml_lines import locate
 
 
 def test_every_way_of_writing_a_key_is_found_on_its_line():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.experiments.waterfall import (
+from unnoticed.experiments.analysis.waterfall import (
     ANSWER,
     BETWEEN,
     NO_FRAME,

@@ -1,4 +1,4 @@
-"""Attempts at kernel interfaces that have no command of their own, for `unnoticed.experiments.capabilities`.
+"""Attempts at kernel interfaces that have no command of their own, for `unnoticed.experiments.doctor.capabilities`.
 
 Constants are those of x86-64 and arm64 where they agree; sources are named beside them.
 """
@@ -15,7 +15,7 @@ import struct
 from fcntl import ioctl
 from pathlib import Path
 
-from unnoticed.experiments.throwaway import TrialError
+from unnoticed.experiments.doctor.throwaway import TrialError
 
 _SYSCALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
     "x86_64": {"bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438},

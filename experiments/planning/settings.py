@@ -1,7 +1,7 @@
 """The settings of one trial: what a plan's sections mean once each value is one value, in integers of base units.
 
 Field names carry the unit; their aliases are the names that a plan uses. The same models check a plan and describe a
-trial, so that the two cannot drift apart. Checks that concern several fields are in `unnoticed.experiments.checks`.
+trial, so that the two cannot drift apart. Checks that concern several fields are in `checks`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from unnoticed.experiments.quantities import (
+from unnoticed.experiments.planning.quantities import (
     BIT_RATE,
     BYTE_RATE,
     DURATION,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from unnoticed.experiments.raw import Migration, RawRecords, socket_events
+from unnoticed.experiments.analysis.raw import Migration, RawRecords, socket_events
 from unnoticed.probes.retransmits import FlowRetransmits, count_retransmits
 from unnoticed.probes.stalls import deliveries, longest_stall
 from unnoticed.probes.tcp_flows import address

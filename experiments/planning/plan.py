@@ -14,11 +14,11 @@ from importlib import resources
 from pathlib import Path as FilePath
 
 from unnoticed.errors import PlanError
-from unnoticed.experiments.demands import BudgetTable, ClauseTable
-from unnoticed.experiments.document import Document, toml_text
-from unnoticed.experiments.draft import Draft
-from unnoticed.experiments.grid import Setting, Trial, factor_names, ordered, settings_of
-from unnoticed.experiments.toml_lines import locate
+from unnoticed.experiments.planning.demands import BudgetTable, ClauseTable
+from unnoticed.experiments.planning.document import Document, toml_text
+from unnoticed.experiments.planning.draft import Draft
+from unnoticed.experiments.planning.grid import Setting, Trial, factor_names, ordered, settings_of
+from unnoticed.experiments.planning.toml_lines import locate
 
 
 @dataclass(frozen=True, kw_only=True)

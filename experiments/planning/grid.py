@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from unnoticed.experiments.document import Document, Keys, leaves, merged, put
-from unnoticed.experiments.quantities import written
-from unnoticed.experiments.settings import Settings, dimension_of, fit_policy
+from unnoticed.experiments.planning.document import Document, Keys, leaves, merged, put
+from unnoticed.experiments.planning.quantities import written
+from unnoticed.experiments.planning.settings import Settings, dimension_of, fit_policy
 
 Expected = Literal["completed", "gave-up"]
 Scalar = str | int | float | bool | None

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from unnoticed.experiments.document import Document, Keys
-from unnoticed.experiments.problems import one_of
-from unnoticed.experiments.quantities import BYTE_RATE, SIZE, written
-from unnoticed.experiments.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, Settings
+from unnoticed.experiments.planning.document import Document, Keys
+from unnoticed.experiments.planning.problems import one_of
+from unnoticed.experiments.planning.quantities import BYTE_RATE, SIZE, written
+from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, Settings
 
 MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
 

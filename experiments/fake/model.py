@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unnoticed.experiments.settings import PAGE_BYTES, Settings
+from unnoticed.experiments.planning.settings import PAGE_BYTES, Settings
 
 MS, S = 10**6, 10**9
 RTO_NS = 204 * MS

@@ -13,7 +13,7 @@ import click
 from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.cli import forget_stdout
-from unnoticed.experiments.plan import Plan, load_plan, trials
+from unnoticed.experiments.planning.plan import Plan, load_plan, trials
 
 if TYPE_CHECKING:
     from unnoticed.experiments.bench import Bench
@@ -88,7 +88,7 @@ def command(
 
 
 def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
-    from unnoticed.experiments.analysis import analyse
+    from unnoticed.experiments.analysis.trial import analyse
     from unnoticed.experiments.interrupts import one_interrupt, shielded
     from unnoticed.experiments.progress import progress_for
     from unnoticed.experiments.runner import run
@@ -104,7 +104,7 @@ def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
 
 def _bench(name: str, folder: Path, plan: Plan) -> Bench:
     if name == "fake":
-        from unnoticed.experiments.fake import FakeBench
+        from unnoticed.experiments.fake.bench import FakeBench
 
         return FakeBench(seed=plan.seed)
     from unnoticed.experiments.live import LiveBench
@@ -113,7 +113,7 @@ def _bench(name: str, folder: Path, plan: Plan) -> Bench:
 
 
 def _noise() -> dict[str, Any]:
-    from unnoticed.experiments.stalls import measure_stalls
+    from unnoticed.experiments.doctor.stalls import measure_stalls
 
     return measure_stalls(duration_s=_NOISE_S).document()
 

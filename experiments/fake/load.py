@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.experiments.fake_frames import ACK, FIN, PSH, ROW, RST, SYN, TCP, UDP, Rows
-from unnoticed.experiments.fake_model import DELAY_NS, MS, RTO_NS, S, Truth
-from unnoticed.experiments.settings import Settings
+from unnoticed.experiments.fake.frames import ACK, FIN, PSH, ROW, RST, SYN, TCP, UDP, Rows
+from unnoticed.experiments.fake.model import DELAY_NS, MS, RTO_NS, S, Truth
+from unnoticed.experiments.planning.settings import Settings
 from unnoticed.workload import MAGIC, PROBE, Kind
 
 SEGMENT_BYTES = 1448

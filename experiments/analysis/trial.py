@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from unnoticed.experiments.downtime_analysis import Downtime
-from unnoticed.experiments.flow_analysis import FlowTables, analyse_flows
-from unnoticed.experiments.grid import Trial
-from unnoticed.experiments.raw import RawRecords
-from unnoticed.experiments.timeline_analysis import timeline_table
+from unnoticed.experiments.analysis.downtime import Downtime
+from unnoticed.experiments.analysis.flows import FlowTables, analyse_flows
+from unnoticed.experiments.analysis.raw import RawRecords
+from unnoticed.experiments.analysis.timeline import timeline_table
+from unnoticed.experiments.planning.grid import Trial
 from unnoticed.results.schema import empty
 from unnoticed.workload import Kind
 

@@ -17,11 +17,11 @@ import numpy as np
 from unnoticed.errors import FabricError
 from unnoticed.events import EventLog
 from unnoticed.experiments.bench import Progress
-from unnoticed.experiments.fake_frames import pcap
-from unnoticed.experiments.fake_load import Connection, Load, load_of
-from unnoticed.experiments.fake_model import DELAY_NS, MS, RTO_NS, S, Truth, migrate
-from unnoticed.experiments.grid import Trial
-from unnoticed.experiments.settings import PAGE_BYTES, Settings
+from unnoticed.experiments.fake.frames import pcap
+from unnoticed.experiments.fake.load import Connection, Load, load_of
+from unnoticed.experiments.fake.model import DELAY_NS, MS, RTO_NS, S, Truth, migrate
+from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.settings import PAGE_BYTES, Settings
 from unnoticed.tcpinfo import TcpInfo
 
 Fault = Literal["raise", "incomplete-capture", "reset", "interrupt"]

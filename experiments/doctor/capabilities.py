@@ -17,8 +17,8 @@ from fcntl import ioctl
 from pathlib import Path
 
 from unnoticed.errors import MachineError
-from unnoticed.experiments import kernel_attempts as kernel
-from unnoticed.experiments.throwaway import TrialError, in_child
+from unnoticed.experiments.doctor import kernel_attempts as kernel
+from unnoticed.experiments.doctor.throwaway import TrialError, in_child
 
 _TIMEOUT_S = 10.0
 

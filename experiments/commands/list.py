@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from unnoticed.experiments.plan import load_plan, stock_plans, trials
+from unnoticed.experiments.planning.plan import load_plan, stock_plans, trials
 
 
 @click.command(name="list")

@@ -12,7 +12,7 @@ import numpy as np
 
 from unnoticed.errors import RecordError
 from unnoticed.events import Event, read_events
-from unnoticed.experiments.settings import Settings
+from unnoticed.experiments.planning.settings import Settings
 from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
 from unnoticed.probes.pcap import read_pcap
 from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_requests

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unnoticed.experiments.throwaway import in_child
+from unnoticed.experiments.doctor.throwaway import in_child
 
 _PERIOD_NS = 1_000_000
 _PRIORITY = 50

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unnoticed.errors import PlanError
-from unnoticed.experiments import checks, demands
-from unnoticed.experiments.demands import BudgetTable, ClauseTable
-from unnoticed.experiments.document import Document, Keys, holds, leaves, merged, put, remove, slices, value_at
-from unnoticed.experiments.grid import Case, factor_names, points, size_of_grid
-from unnoticed.experiments.problems import Problem, dotted, sentence_of, shown, suggestion
-from unnoticed.experiments.settings import Settings, dimension_of
-from unnoticed.experiments.toml_lines import Path
+from unnoticed.experiments.planning import checks, demands
+from unnoticed.experiments.planning.demands import BudgetTable, ClauseTable
+from unnoticed.experiments.planning.document import Document, Keys, holds, leaves, merged, put, remove, slices, value_at
+from unnoticed.experiments.planning.grid import Case, factor_names, points, size_of_grid
+from unnoticed.experiments.planning.problems import Problem, dotted, sentence_of, shown, suggestion
+from unnoticed.experiments.planning.settings import Settings, dimension_of
+from unnoticed.experiments.planning.toml_lines import Path
 
 MOST_TRIALS = 100_000
 SECTIONS = tuple(Settings.model_fields)

@@ -11,8 +11,8 @@ import click
 
 from unnoticed import own_root
 from unnoticed.errors import MachineError
-from unnoticed.experiments.capabilities import CAPABILITIES, Found, find
-from unnoticed.experiments.stalls import Stalls, measure_stalls
+from unnoticed.experiments.doctor.capabilities import CAPABILITIES, Found, find
+from unnoticed.experiments.doctor.stalls import Stalls, measure_stalls
 
 NOISY_NS = 5_000_000
 

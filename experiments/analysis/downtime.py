@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unnoticed.experiments.raw import CONTROL_STREAM, GUEST_STREAM, RawRecords
-from unnoticed.experiments.waterfall import Moments, Part, TimedStep, waterfall
+from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM, RawRecords
+from unnoticed.experiments.analysis.waterfall import Moments, Part, TimedStep, waterfall
 from unnoticed.probes import outages
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.samples import NEVER, Samples, samples

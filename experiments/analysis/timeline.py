@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from unnoticed.experiments.raw import RawRecords
+from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.results.schema import empty
 
 BIN_NS = 20_000_000

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from unnoticed.experiments.quantities import Dimension, written
-from unnoticed.experiments.toml_lines import Path
+from unnoticed.experiments.planning.quantities import Dimension, written
+from unnoticed.experiments.planning.toml_lines import Path
 
 
 @dataclass(frozen=True, kw_only=True)

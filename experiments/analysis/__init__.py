@@ -1,0 +1,1 @@
+"""From the raw records of a trial to its tables."""

@@ -1,0 +1,262 @@
+"""The cast of a trial: its processes, started in their places, told what to do, and ended.
+
+Agents, observer, control server, load clients and probers are children of the runner. Each is one module of `agents` or
+`probes`, with its settings as one JSON argument, and obeys a few commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from unnoticed import workload
+from unnoticed.agents.announce import frames_for
+from unnoticed.errors import MigrationError
+from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM
+from unnoticed.experiments.child import Child
+from unnoticed.experiments.interrupts import shielded
+from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.watch import Watch
+from unnoticed.topology.fabric import Fabric
+
+_START_S = 30.0  # longest wait for a process to be ready, on a machine under load
+_MIGRATION_S = 300.0
+_STOP_S = 30.0
+_GRACE_S = 20.0  # how long clients wait for their last answers: TCP may have backed off far by then
+_SETTLE_S = 0.05  # for the last frames to reach the rings
+_CONNECTIONS_PER_PROCESS = 1 << 24
+
+
+class Cast:
+    """The processes of a trial: agents, observer, control server, load clients, probers."""
+
+    def __init__(self, trial: Trial, folder: Path, fabric: Fabric) -> None:
+        self._trial, self._folder, self._fabric = trial, folder, fabric
+        self._events = str(folder / "events.jsonl")
+        self._children: list[Child] = []
+        self.watch = Watch(self._children)
+        self._load: list[Child] = []
+        self._probers: list[Child] = []
+        self._guest_at = "a"
+
+    def __enter__(self) -> Cast:
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._end)
+            self._start()
+            on_failure.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    # -- the phases ------------------------------------------------------------------------------------------------
+
+    def start_load(self) -> None:
+        """Let the clients and the probers begin."""
+        for child in (*self._probers, *self._load):
+            child.command("start")
+
+    def migrate(self, *, number: int = 0) -> None:
+        """Migrate the guest from the host where it is to the other one, and wait for the end, whatever it is."""
+        migration = self._trial.settings.migration
+        source, destination = ("a", "b") if self._guest_at == "a" else ("b", "a")
+        self._agents[destination].command("expect", number=number)
+        self.watch.wait_reply(self._agents[destination], "expecting", _START_S)
+        self._agents[source].command(
+            "migrate",
+            number=number,
+            destination=self._fabric.places[destination].ipv4,
+            mode=migration.mode,
+            policy=migration.policy or "none",
+            parameters=migration.policy_parameters,
+            announce=migration.announce,
+            rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
+            verify=migration.verify,
+        )
+        report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
+        if report["outcome"] == "completed":
+            self._guest_at = destination
+            self.watch.wait_reply(self._agents[destination], "arrival", _START_S)
+
+    def reveal(self) -> None:
+        """Announce a guest that the plan leaves unannounced, now that what follows from that was measured.
+
+        Else its clients could not end: nothing of theirs could be checked, and no counter compared.
+        """
+        if self._guest_at == "b" and self._trial.settings.migration.announce == "none":
+            self._agents["b"].command("announce", announce="garp")
+            self.watch.wait_reply(self._agents["b"], "announced", _START_S)
+
+    def stop_load(self) -> None:
+        """Let the clients end: every answer in, every counter read, every connection closed. And the probers."""
+        for child in (*self._load, *self._probers):
+            child.command("stop")
+        for child in (*self._load, *self._probers):
+            self.watch.wait_reply(child, "done", _GRACE_S + _STOP_S)
+
+    def verify(self) -> None:
+        """Have the guest's RAM compared with what its counters say it must be (event `ram`)."""
+        agent = self._agents[self._guest_at]
+        agent.command("verify")
+        if not self.watch.wait_reply(agent, "verified", _STOP_S)["here"]:
+            raise MigrationError(f"The guest is not at {self._guest_at}, where it should be.")
+
+    def stop_observer(self) -> list[str]:
+        """End the captures; returns what is wrong with them, a sentence each."""
+        self.watch.sleep(_SETTLE_S)
+        self._observer.command("stop")
+        problems: list[str] = self.watch.wait_reply(self._observer, "done", _STOP_S)["problems"]
+        return problems
+
+    # -- starting and ending ---------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start everybody at once, then wait for each: most of it is Python's start-up."""
+        places, clients = self._fabric.places, self._fabric.clients
+        captures = self._folder / "captures"
+        captures.mkdir()
+        points = [*clients, "guest-a", "guest-b", "a"]
+        self._observer = self._child(
+            None,
+            "observer",
+            "probes.observer",
+            points=[
+                {
+                    "name": name,
+                    "pid": places[name].pid,
+                    "interface": places[name].interface,
+                    "file": str(captures / f"{name}.pcap"),
+                }
+                for name in points
+            ],
+            switches=[
+                {"name": name, "pid": switch.pid, "toward": dict(switch.ports)}
+                for name, switch in self._fabric.switches.items()
+            ],
+            guest_mac=places["guest-a"].mac,
+            events=self._events,
+        )
+        self._agents = self._start_agents()
+        echo = self._child(
+            "control",
+            "control",
+            "probes.echo",
+            ip=places["control"].ipv4,
+            port=workload.PROBE_PORT,
+            realtime=True,
+            events=self._events,
+            who="control",
+        )
+        for number, client in enumerate(clients):
+            self._probers.append(self._start_prober(client))
+            self._load += self._start_clients(client, number)
+        guest = self._trial.settings.guest
+        self.watch.wait_reply(self._agents["a"], "ready", _START_S)
+        self._agents["a"].command(
+            "boot",
+            memory_bytes=guest.memory_bytes,
+            working_set_bytes=guest.working_set_bytes,
+            dirty_bytes_per_s=guest.dirty_rate_bytes_per_s,
+            pattern=guest.pattern,
+        )
+        for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load):
+            self.watch.wait_reply(child, "ready", _START_S)
+        self.watch.wait_reply(self._agents["a"], "booted", _START_S)
+
+    def _start_agents(self) -> dict[str, Child]:
+        places, key = self._fabric.places, secrets.token_hex(32)
+        agents: dict[str, Child] = {}
+        for place in ("a", "b"):
+            guest = places[f"guest-{place}"]
+            names = ("garp", self._trial.settings.migration.announce)
+            frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
+            agents[place] = self._child(
+                place,
+                f"agent-{place}",
+                "agents.agent",
+                place=place,
+                address=places[place].ipv4,
+                key=key,
+                guest_pid=guest.pid,
+                gate="guest",
+                announcements={name: [frame.hex() for frame in these] for name, these in frames.items()},
+                events=self._events,
+                guest={
+                    "address": guest.ipv4,
+                    "interface": guest.interface,
+                    "congestion": self._trial.settings.clients.congestion_control,
+                    "events": self._events,
+                    "who": f"guest-{place}",
+                },
+            )
+        return agents
+
+    def _start_prober(self, client: str) -> Child:
+        places = self._fabric.places
+        targets = [(GUEST_STREAM, places["guest-a"].ipv4), (CONTROL_STREAM, places["control"].ipv4)]
+        return self._child(
+            client,
+            f"{client}-prober",
+            "probes.prober",
+            client=client,
+            targets=[{"stream": stream, "ip": ip, "port": workload.PROBE_PORT} for stream, ip in targets],
+            records=str(self._folder),
+            events=self._events,
+        )
+
+    def _start_clients(self, client: str, number: int) -> list[Child]:
+        """A client's requests and new connections, and its bulk flows in another process, not to disturb those."""
+        load = self._trial.settings.clients
+        parts: dict[str, dict[str, BaseModel | None]] = {
+            "requests": {"request_response": load.request_response, "connect": load.connect},
+            "bulk": {"download": load.download, "upload": load.upload},
+        }
+        children: list[Child] = []
+        for part, (name, workloads) in enumerate(parts.items()):
+            given = {key: value.model_dump() for key, value in workloads.items() if value is not None}
+            if given:
+                child = self._child(
+                    client,
+                    f"{client}-{name}",
+                    "probes.client",
+                    client=client,
+                    guest=self._fabric.places["guest-a"].ipv4,
+                    port=workload.TCP_PORT,
+                    records=str(self._folder),
+                    records_name=client if name == "requests" else f"{client}-{name}",
+                    events=self._events,
+                    congestion_control=load.congestion_control,
+                    connection_base=(2 * number + part + 1) * _CONNECTIONS_PER_PROCESS,
+                    grace_s=_GRACE_S,
+                    realtime=name == "requests",
+                    **given,
+                )
+                children.append(child)
+        return children
+
+    def _child(self, where: str | None, name: str, module: str, /, **settings: Any) -> Child:
+        """Start a child at a place, or in the runner's own namespace; it is ended with the cast."""
+        stderr = self._folder / f"{name}.stderr"
+        argv = [sys.executable, "-m", f"unnoticed.{module}", json.dumps(settings)]
+        with stderr.open("wb") as file:
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": file}
+            pipes["process_group"] = 0  # an interrupt from the terminal is the runner's to handle
+            with shielded():  # no child that nobody knows
+                process = subprocess.Popen(argv, **pipes) if where is None else self._fabric.popen(where, argv, **pipes)
+                child = Child(process, name=name, stderr=stderr)
+                self._children.append(child)
+        return child
+
+    def _end(self) -> None:
+        """End every child, at once: what it has not recorded by now is not wanted."""
+        with shielded():
+            while self._children:
+                self._children[-1].kill()
+                self._children.pop().close()

@@ -1,0 +1,1 @@
+"""What `unnoticed doctor` tries: capabilities of the kernel and the machine, and the stalls of the machine."""
