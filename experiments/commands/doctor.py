@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def command(*, as_json: bool, seconds: float) -> None:
     exit code is 77 if something is missing that no run can do without.
     """
     if os.geteuid() == 0:
-        own_root.enter()
+        with contextlib.suppress(MachineError):  # it is tried again, and reported, below
+            own_root.enter()
     found = [find(capability) for capability in CAPABILITIES]
     stalls = measure_stalls(duration_s=seconds)
     click.echo(json.dumps(document(found, stalls), indent=1) if as_json else text(found, stalls))
@@ -41,7 +43,7 @@ def command(*, as_json: bool, seconds: float) -> None:
     if missing:
         raise MachineError(
             "This machine cannot run experiments yet:\n"
-            + "\n".join(f"  {entry.capability.name}: {entry.detail}; {entry.capability.remedy}." for entry in missing)
+            + "\n".join(f"  {entry.capability.name}: {entry.detail}; {entry.remedy}." for entry in missing)
         )
 
 
@@ -61,7 +63,7 @@ def text(found: Sequence[Found], stalls: Stalls) -> str:
                 else:
                     lines.append(f"       {'':<{width}}  tried: {capability.probed}; but {entry.detail}")
                     lines.append(f"       {'':<{width}}  without it: {capability.cost}")
-                    lines.append(f"       {'':<{width}}  to have it: {capability.remedy}")
+                    lines.append(f"       {'':<{width}}  to have it: {entry.remedy}")
         lines.append("")
     return "\n".join([*lines, *_noise_lines(stalls)])
 
@@ -93,7 +95,7 @@ def document(found: Sequence[Found], stalls: Stalls) -> dict[str, Any]:
                 "probed": entry.capability.probed,
                 "detail": entry.detail,
                 "cost": None if entry.works else entry.capability.cost,
-                "remedy": None if entry.works else entry.capability.remedy,
+                "remedy": None if entry.works else entry.remedy,
             }
             for entry in found
         ],

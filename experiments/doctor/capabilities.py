@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 
+from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.doctor import kernel_attempts as kernel
 from unnoticed.experiments.doctor.throwaway import TrialError, in_child
 
 _TIMEOUT_S = 10.0
+PRIVILEGE = "run it as root, and in a container with --privileged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,12 @@ class Found:
     works: bool
     detail: str
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it. What was refused needs privilege, whatever else would be needed after that."""
+        refused = any(word in self.detail for word in ("not permitted", "Permission denied"))
+        return PRIVILEGE if refused else self.capability.remedy
+
 
 def find(capability: Capability) -> Found:
     """Try one capability."""
@@ -68,9 +76,14 @@ def shell(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise TrialError(f'"{" ".join(command)}" did not end within {_TIMEOUT_S / 2:g} s') from None
     if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-        raise TrialError(f'"{" ".join(command)}": {lines[-1]}')
+        raise TrialError(f'"{" ".join(command)}": {_said(done)}')
     return done.stdout
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """The line that says what was wrong: nft points at the place below it."""
+    lines = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
+    return next((line for line in lines if line.startswith("Error: ")), lines[-1]).removesuffix(".")
 
 
 def _root() -> str:
@@ -82,6 +95,10 @@ def _root() -> str:
 def _namespace() -> str:
     shell("ip", "link", "set", "dev", "lo", "up")
     return "made one and brought its lo up"
+
+
+def _own_root() -> str:
+    return "made / the root of a mount namespace" if own_root.enter() else "/ is the root of its mount namespace"
 
 
 def _mnexec() -> str:
@@ -198,13 +215,14 @@ def _open_vswitch() -> str:
 
 _APT = "apt-get install --no-install-recommends"
 _KERNEL = "run a kernel that has it (any Debian 13 kernel does)"
-_PRIVILEGE = "run as root, in a container with --privileged"
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(name="root", purpose="everything below", probed="asked for the user id", attempt=_root, network=False,
                remedy="run it as root: sudo unnoticed doctor"),
     Capability(name="network namespaces", purpose="every host, switch and client", attempt=_namespace,
-               probed="unshared one and brought lo up", remedy=f"{_PRIVILEGE}; {_APT} iproute2"),
+               probed="unshared one and brought lo up", remedy=f"{PRIVILEGE}; {_APT} iproute2"),
+    Capability(name="mount namespaces", purpose="starting processes in Mininet's nodes", attempt=_own_root,
+               probed="looked whether / is the root of one, else made it that", remedy=PRIVILEGE, network=False),
     Capability(name="mnexec", purpose="starting processes in Mininet's nodes", attempt=_mnexec,
                probed="ran true in a namespace, with a time limit", remedy=f"{_APT} mininet"),
     Capability(name="Mininet", purpose="building the network", attempt=_mininet, probed="imported mininet.net",
@@ -220,11 +238,11 @@ CAPABILITIES: tuple[Capability, ...] = (
                remedy=_KERNEL, network=False),
     Capability(name="pidfd_getfd", purpose="the agent's hold on the guest's memory", attempt=kernel.take_descriptor,
                probed="took a descriptor out of a child", network=False,
-               remedy=f"run Linux 5.6 or newer; {_PRIVILEGE}"),
+               remedy=f"run Linux 5.6 or newer; {PRIVILEGE}"),
     Capability(name="TCP_REPAIR", purpose="moving live connections", attempt=_tcp_repair,
-               probed="put a socket into repair mode", remedy=f"{_KERNEL} (CONFIG_CHECKPOINT_RESTORE); {_PRIVILEGE}"),
+               probed="put a socket into repair mode", remedy=f"{_KERNEL} (CONFIG_CHECKPOINT_RESTORE); {PRIVILEGE}"),
     Capability(name="packet ring", purpose="complete captures", attempt=_packet_ring,
-               probed="made an AF_PACKET ring and mapped it", remedy=f"{_KERNEL}; {_PRIVILEGE}"),
+               probed="made an AF_PACKET ring and mapped it", remedy=f"{_KERNEL}; {PRIVILEGE}"),
     Capability(name="SCHED_FIFO", purpose="probes that wake on time", attempt=_fifo, required=False,
                probed="set it for a process", cost="the machine's own stalls reach further into the measurement",
                remedy="allow realtime scheduling (CAP_SYS_NICE, and cpu.rt_runtime_us of the container's cgroup)",

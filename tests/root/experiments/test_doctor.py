@@ -1,4 +1,7 @@
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +32,71 @@ def test_a_tool_that_is_missing_is_named(monkeypatch):
     found = find(namespaces)
     assert not found.works
     assert found.detail == "ip is not installed"
+
+
+# Not by `su`: the modules may lie where nobody else may read.
+AS_NOBODY = """
+import os, sys
+from unnoticed.experiments import capabilities, cli, doctor_command, kernel_attempts, stalls
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+cli.main(sys.argv[1:])
+"""
+DOCTOR = ("-m", "unnoticed", "doctor", "--seconds", "0.05")
+
+
+@pytest.fixture
+def doctor():
+    """Run the doctor in a process with fewer rights: its exit code, what it says, and its document."""
+
+    def run(*before, program=DOCTOR[:2], arguments=DOCTOR[2:]):
+        command = [*before, sys.executable, *program, *arguments]
+        text = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        document = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=120)
+        assert document.returncode == text.returncode, document.stderr
+        return text, json.loads(document.stdout)
+
+    return run
+
+
+def lacking(document):
+    return {entry["name"] for entry in document["capabilities"] if entry["required"] and not entry["works"]}
+
+
+def test_with_every_right_the_doctor_is_content(doctor):
+    text, document = doctor()
+    assert text.returncode == 0, text.stderr
+    assert text.stderr == ""
+    assert document["able"]
+    assert lacking(document) == set()
+    for entry in CAPABILITIES:
+        assert f"  {entry.name} " in text.stdout
+
+
+def test_without_root_the_doctor_names_everything_that_lacks_and_says_to_be_root(doctor):
+    text, document = doctor(program=("-c", AS_NOBODY))
+    assert text.returncode == 77
+    assert not document["able"]
+    assert {"root", "network namespaces", "veth and bridge", "TCP_REPAIR", "packet ring"} <= lacking(document)
+    for name in lacking(document):
+        assert f"\n  {name}: " in text.stderr
+    assert "run it as root" in text.stderr
+    assert "kernel that has it" not in text.stderr  # it may well have it: it was not allowed to show it
+    assert "Noise of the machine itself" in text.stdout
+
+
+@pytest.mark.parametrize(
+    ("capability", "lost"),
+    [("net_admin", {"veth and bridge", "HTB", "TCP_REPAIR"}), ("sys_admin", {"network namespaces", "mnexec"})],
+)
+def test_without_one_capability_the_doctor_names_what_it_was_for(doctor, capability, lost):
+    text, document = doctor("setpriv", f"--bounding-set=-{capability}", f"--inh-caps=-{capability}")
+    assert text.returncode == 77
+    assert lost <= lacking(document)
+    assert not {"root", "memfd", "Mininet"} & lacking(document)
+    for entry in document["capabilities"]:
+        if entry["name"] in lost:
+            assert "--privileged" in entry["remedy"]
+            assert "not permitted" in entry["detail"]
+            assert entry["cost"]
