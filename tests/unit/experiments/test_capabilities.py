@@ -1,7 +1,7 @@
 import pytest
 
-from unnoticed.experiments.capabilities import CAPABILITIES, PRIVILEGE, Found, find, shell
-from unnoticed.experiments.throwaway import TrialError
+from unnoticed.experiments.doctor.capabilities import CAPABILITIES, PRIVILEGE, Found, find, shell
+from unnoticed.experiments.doctor.throwaway import TrialError
 
 
 @pytest.mark.parametrize("detail", ["Operation not permitted", '"ip link": RTNETLINK answers: Operation not permitted'])
