@@ -30,9 +30,6 @@ congestion_control = "cubic"
 request_response = { connections = 2, rate = "100 Hz" }
 download = { connections = 1, rate = "5 Mbit/s" }
 connect = { rate = "5 Hz" }
-[migration]
-mode = "pre-copy"
-policy = "fixed-rounds"
 [phases]
 warm_up = "300 ms"
 cool_down = "300 ms"
