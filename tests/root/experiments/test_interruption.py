@@ -56,15 +56,16 @@ def test_a_signal_stops_the_run_cleanly_and_what_is_done_is_reported(start_run, 
 def test_a_signal_while_the_trial_comes_up_leaves_nothing(start_run, machine, moment_s):
     before = machine()
     run = start_run("run")
-    while not run.id:
+    while not run.is_registered:
         assert not run.has_ended()
         time.sleep(0.001)
     run_id = run.id
     time.sleep(moment_s)
     run.process.send_signal(signal.SIGTERM)
-    assert run.wait() == 130
+    assert run.wait() == 130, run.stderr() + run.stdout()
     assert "Traceback" not in run.stderr()
-    assert run.stdout().startswith("Interrupted: 0 of 1 trials are done")
+    # If it came before there was a bench to close, there is nothing to count.
+    assert run.stdout().startswith("Interrupted: 0 of 1 trials are done") or run.stderr() == "Interrupted.\n"
     assert run.processes() == []
     assert not left_of(run_id)
     assert machine() == before
