@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,6 @@ congestion_control = "cubic"
 request_response = { connections = 2, rate = "100 Hz" }
 download = { connections = 1, rate = "5 Mbit/s" }
 connect = { rate = "5 Hz" }
-[migration]
-mode = "pre-copy"
-policy = "fixed-rounds"
 [phases]
 warm_up = "300 ms"
 cool_down = "300 ms"
@@ -57,21 +54,23 @@ class StartedRun:
     process: subprocess.Popen
     out: Path
     temporary: Path
-    namespaces: set[str] = field(default_factory=set)
+    id: str = ""
 
     @property
-    def id(self) -> str:
-        """Its id in the registry; empty before it is there."""
+    def is_registered(self) -> bool:
+        """Whether the registry has it; from then on its id is known."""
         for folder in REGISTRY.iterdir() if REGISTRY.is_dir() else ():
             record = read_record(folder)
             if record is not None and record.output == str(self.out):
-                return record.id
-        return ""
+                self.id = record.id
+                return True
+        return False
 
     def processes(self) -> list[Process]:
         """Those that carry its mark, the runner not among them."""
-        run_id = self.id
-        return [each for each in marked_processes(RUN_MARK) if run_id and each.marks[RUN_MARK] == run_id]
+        registered = self.is_registered
+        assert registered or self.id or not self.has_ended(), "nobody has looked for its id while it was there"
+        return [each for each in marked_processes(RUN_MARK) if each.marks.get(RUN_MARK) == self.id]
 
     def trial(self, number: int = 1) -> Path | None:
         return next(iter(self.out.glob(f"trials/{number:04d}-*")), None)
@@ -90,6 +89,7 @@ class StartedRun:
 
     def wait_for_phase(self, phase: str, number: int = 1) -> None:
         wait_until(lambda: self.phase(number) == phase or self.has_ended(), what=f"trial {number} in {phase}")
+        assert self.is_registered
         assert not self.has_ended(), f"it ended before trial {number} came to {phase}: {self.stderr()}"
 
     def has_ended(self) -> bool:
