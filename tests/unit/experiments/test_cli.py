@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from unnoticed.errors import FabricError, MachineError
 from unnoticed.experiments import cli
-from unnoticed.experiments.fake.bench import bench as fake
+from unnoticed.experiments.fake import bench as fake
 
 
 @pytest.fixture
