@@ -90,7 +90,7 @@ class Agent:
                 if host.guest is None:
                     raise MigrationError(f"There is no guest on host {host.place} to be migrated.")
                 report = Source(host, MigrationSettings(**fields)).run()
-                self._control.reply("migrated", **dataclasses.asdict(report))
+                self._control.reply("migrated", **dataclasses.asdict(report), here=host.guest is not None)
             case "announce":
                 self._host.announcer.send(host.announcements[command["announce"]])
                 self._control.reply("announced")
