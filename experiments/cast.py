@@ -81,6 +81,8 @@ class Cast:
             verify=migration.verify,
         )
         report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
+        if report["outcome"] == "failed" and not report["here"]:
+            raise MigrationError(f"agent-{source} has lost the guest in the migration: {report['reason']}")
         if report["outcome"] == "completed":
             self._guest_at = destination
             self.watch.wait_reply(self._agents[destination], "arrival", _START_S)
