@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from unnoticed.agents import stream, wire
-from unnoticed.agents.kernel.pagemap import Runs
 from unnoticed.agents.ram import Ram
 from unnoticed.errors import PeerError
 
@@ -48,13 +47,11 @@ class Channel:
             raise PeerError(f"The {self.wire.role.peer.value} is gone: {error}.") from error
         return len(data)
 
-    def send_pages(self, runs: Runs, ram: Ram) -> int:
-        """Send the pages of the runs, in as many PAGES frames as it takes; returns all bytes. Raises PeerError."""
-        sent = 0
-        for message in wire.split(runs):
-            sent += self.send(message, more=True) + message.bytes_due
-            stream.send_pages(self.socket, fd=ram.fd, address=ram.address, runs=message.runs)
-        return sent
+    def send_pages(self, message: wire.Pages, ram: Ram) -> int:
+        """Send a PAGES frame, and straight from the RAM what it announces; returns all bytes. Raises PeerError."""
+        sent = self.send(message, more=True)
+        stream.send_pages(self.socket, fd=ram.fd, address=ram.address, runs=message.runs)
+        return sent + message.bytes_due
 
     def receive_pages(self, message: wire.Pages, ram: Ram) -> None:
         """Receive what a PAGES frame announced, straight into the RAM. Raises PeerError."""

@@ -183,7 +183,7 @@ class Source:
         pages = stream.pages_in(runs)
         start_ns = now_ns()
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
-        self._bytes_sent += channel.send_pages(runs, self._guest.ram)
+        self._send_pages(runs)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
@@ -208,6 +208,14 @@ class Source:
             dirty_pages=dirty_pages,
         )
         return dirty
+
+    def _send_pages(self, runs: Runs) -> None:
+        """Send the pages of the runs, in as many PAGES frames as it takes, while there is a guest they belong to."""
+        channel = self._require_channel()
+        for message in wire.split(runs):
+            if not self._guest.is_alive:
+                raise MigrationError("There is nothing to migrate any more.")
+            self._bytes_sent += channel.send_pages(message, self._guest.ram)
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest: a descriptor may go while we look at it."""
@@ -247,7 +255,7 @@ class Source:
         with step("send"):
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
-            self._bytes_sent += channel.send_pages(runs, self._guest.ram)
+            self._send_pages(runs)
             state = wire.GuestState(len(connections), blob, tuple(connections.lost))
             self._bytes_sent += channel.send(state, more=True)
             final_pages = stream.pages_in(runs)
@@ -294,7 +302,7 @@ class Source:
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
         if not self._guest.is_alive:
-            reason = f"{reason} The guest's process has ended."
+            reason = f"The guest's process has ended. What failed first: {reason}"
             discard(self._guest)
             self._host.guest = None
         return reason

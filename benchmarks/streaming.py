@@ -50,7 +50,7 @@ def send(address: str, kind: str, memory_bytes: int) -> None:
     runs = runs_of(kind, ram.pages)
     wall, cpu = time.monotonic(), time.process_time()
     channel.send(wire.RoundStart(0), more=True)
-    sent = channel.send_pages(runs, ram)
+    sent = sum(channel.send_pages(message, ram) for message in wire.split(runs))
     channel.send(wire.RoundEnd(int(runs[:, 1].sum())))
     channel.expect(wire.RoundAck)
     print(json.dumps({"bytes": sent, "wall_s": time.monotonic() - wall, "cpu_s": time.process_time() - cpu}))

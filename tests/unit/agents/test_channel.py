@@ -69,7 +69,7 @@ def test_pages_go_between_the_frames_and_the_bytes_are_counted(channels):
     try:
         here.words[:] = 7
         sent = source.send(wire.RoundStart(0), more=True)
-        sent += source.send_pages(runs, here)
+        sent += sum(source.send_pages(message, here) for message in wire.split(runs))
         sent += source.send(wire.RoundEnd(5))
         destination.expect(wire.RoundStart)
         message = destination.expect(wire.Pages)
