@@ -107,6 +107,15 @@ def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, 
         notes.append("A client was still without answers when the trial ended: its outage is a lower bound.")
     if ram is None:
         notes.append("The guest's RAM was not checked.")
+    elif skipped := int(ram.get("pages_skipped", 0)):
+        asked = int(ram["pages_written"]) + skipped
+        notes.append(
+            f"The guest could not dirty its memory as fast as asked: {skipped / asked:.1%} of it was left out."
+        )
+    for event in raw.named("trouble"):
+        notes.append(f"At {event['place']}, {event['step']} failed when there was no way back: {event['reason']}")
+    if lost := sum(1 for _ in raw.named("connection-lost")):
+        notes.append(f"{lost} connections had ended before they could be moved.")
     return notes
 
 

@@ -103,6 +103,23 @@ def test_whatever_is_wrong_with_the_data_breaks_the_integrity(records, what):
     assert ("RAM was not checked" in (trial["notes"] or "")) == (what == "RAM that was not checked")
 
 
+def test_a_dirtier_that_could_not_keep_up_and_a_step_that_failed_too_late_are_said(records):
+    made = records()
+    assert "as fast as asked" not in (row(made.analyse())["notes"] or "")
+
+    def change(event):
+        if event["event"] == "ram":
+            return {**event, "pages_written": 900, "pages_skipped": 100}
+        if event["event"] == "announced":
+            return [event, {**event, "event": "trouble", "step": "revive", "reason": "no room.", "place": "b"}]
+        return event
+
+    made.change(change)
+    notes = row(made.analyse())["notes"]
+    assert "as fast as asked: 10.0% of it was left out." in notes
+    assert "At b, revive failed when there was no way back: no room." in notes
+
+
 @pytest.mark.parametrize(("drops", "missing"), [(1, 0), (0, 1), (3, 3)])
 def test_a_capture_with_drops_or_without_all_it_saw_is_not_complete(records, drops, missing):
     made = records()
