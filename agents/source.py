@@ -251,7 +251,7 @@ class Source:
             if tracker is None:
                 runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
             else:
-                runs = _union(self._pending, tracker.harvest(), pages=ram.pages)
+                runs = _union(self._pending, tracker.harvest())
         with step("send"):
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
@@ -320,12 +320,12 @@ class Source:
         return self._channel
 
 
-def _union(first: Runs, second: Runs, *, pages: int) -> Runs:
+def _union(first: Runs, second: Runs) -> Runs:
     """The pages that are in either list of runs, as runs."""
-    edges = np.zeros(pages + 1, dtype=np.int32)
-    for runs in (first, second):
-        np.add.at(edges, runs[:, 0].astype(np.int64), 1)
-        np.add.at(edges, (runs[:, 0] + runs[:, 1]).astype(np.int64), -1)
-    inside = np.concatenate(([False], np.cumsum(edges[:-1]) > 0, [False]))
-    flips = np.flatnonzero(inside[1:] != inside[:-1])
-    return np.column_stack((flips[::2], flips[1::2] - flips[::2])).astype(np.uint64)
+    pages = np.unique(np.concatenate((stream.single_pages(first)[:, 0], stream.single_pages(second)[:, 0])))
+    if len(pages) == 0:
+        return np.empty((0, 2), dtype=np.uint64)
+    borders = np.flatnonzero(np.diff(pages) != 1) + 1
+    starts = np.concatenate(([0], borders))
+    lengths = np.diff(np.concatenate((starts, [len(pages)])))
+    return np.column_stack((pages[starts], lengths)).astype(np.uint64)

@@ -61,7 +61,7 @@ def send_pages(connection: socket.socket, *, fd: int, address: int, runs: Runs) 
             for first, pages in runs.tolist():
                 _send_file(connection.fileno(), fd, first * PAGE_BYTES, pages * PAGE_BYTES)
         else:
-            _send_scattered(connection.fileno(), _vectors(address, _single_slots(runs)))
+            _send_scattered(connection.fileno(), _vectors(address, single_pages(runs)))
     except OSError as error:
         raise PeerError(f"The destination stopped taking pages: {error}.") from error
 
@@ -101,10 +101,10 @@ def _split_off(runs: Runs, pages: int) -> tuple[Runs, Runs]:
     return most, rest if rest[0, 1] else rest[1:]
 
 
-def _single_slots(runs: Runs) -> Runs:
-    """Runs of one page each: the pipe's unit. Scattered runs are short, so they do not become many more."""
+def single_pages(runs: Runs) -> Runs:
+    """The same pages as runs of one page each."""
     counts = runs[:, 1].astype(np.int64)
-    if int(counts.max()) == 1:
+    if len(counts) == 0 or int(counts.max()) == 1:
         return runs
     starts = np.repeat(runs[:, 0], counts)
     offsets = np.arange(len(starts), dtype=np.uint64) - np.repeat(np.cumsum(counts) - counts, counts).astype(np.uint64)

@@ -23,6 +23,6 @@ def runs_of(pages):
 
 @given(first=sets, second=sets)
 def test_it_is_the_union_as_maximal_runs_in_order(first, second):
-    result = _union(runs_of(first), runs_of(second), pages=PAGES)
+    result = _union(runs_of(first), runs_of(second))
     assert result.dtype == np.uint64
     assert result.tolist() == runs_of(first | second).tolist()
