@@ -37,7 +37,9 @@ def test_a_tool_that_is_missing_is_named(monkeypatch):
 # Not by `su`: the modules may lie where nobody else may read.
 AS_NOBODY = """
 import os, sys
-from unnoticed.experiments import capabilities, cli, doctor_command, kernel_attempts, stalls
+from unnoticed.experiments import cli
+from unnoticed.experiments.commands import doctor
+from unnoticed.experiments.doctor import capabilities, kernel_attempts, stalls
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
