@@ -6,6 +6,8 @@ this machine cannot do it; 130 interrupted. The answer goes to stdout, progress 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
 import sys
@@ -88,6 +90,17 @@ def main() -> None:
 def forget_stdout() -> None:
     """The reader of stdout has gone (`| head`); Python must not try to flush to it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@atexit.register
+def _forget_readers_that_have_gone() -> None:
+    """What a stream still holds for a reader that has gone would make Python exit with 120, whatever had happened."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def folder_argument(name: str) -> Path:

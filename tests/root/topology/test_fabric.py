@@ -83,7 +83,10 @@ def test_a_process_is_what_was_asked_for_and_carries_the_marks_even_with_an_envi
 
 def test_stop_ends_what_still_runs_in_the_fabric(run, processes_of):
     with Fabric(FabricSpec(shape="single"), run_id=run.id) as fabric:
-        stubborn = fabric.popen("s1", ["sh", "-c", "trap '' HUP TERM; setsid sleep 1000 & sleep 1000"])
+        command = "trap '' HUP TERM; echo there; setsid sleep 1000 & sleep 1000"
+        stubborn = fabric.popen("s1", ["sh", "-c", command], stdout=subprocess.PIPE)
+        assert stubborn.stdout.readline() == b"there\n"
+        stubborn.stdout.close()
     assert stubborn.wait(5) == -9
     assert processes_of(run.id) == {}
 
