@@ -1,9 +1,9 @@
 """Estimators of an outage: pure functions from probe samples to a duration with bounds.
 
 What an outage is: from `start` to `end` the path or the guest is away. A probe that meets it is lost (a cut), or held
-and answered once it is over (a freeze, a queue). Each estimator says what it takes for the outage, and `low_ns` and
-`high_ns` such that the truth lies within, as long as all probes take the same time to get there; where that time
-varies, by v say, pass `resolution_ns` = v, which widens the bounds on both sides.
+and answered once it is over (a freeze). Each estimator says what it takes for the outage, and `low_ns` and `high_ns`
+such that the truth lies within. Where the time that answers take varies around an outage, as it does behind a queue
+that others fill, the bounds are the wider for it; `resolution_ns` widens them further on both sides.
 
 - `lost_frames`: the packet-loss method of RFC 6201 and RFC 6413: lost probes x period, over the whole window. Blind to
   outages that hold frames: its bounds are those of the time in which probes were lost.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unnoticed.probes.packets import I64
+from unnoticed.probes.packets import I64, Bool
 from unnoticed.probes.samples import NEVER, Samples
 
 
@@ -84,7 +84,9 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
     probe after. With nothing lost, less than a gap between two probes can have been lost.
     """
     name, sent = "lost_frames", samples.sent_ns
-    runs = [run for run in _runs(samples.answered_ns == NEVER) if _overlapping(run, samples, from_ns, to_ns)]
+    is_lost = samples.answered_ns == NEVER
+    runs = [run for run in _runs(is_lost) if _overlapping(run, samples, from_ns, to_ns)]
+    good = ~(is_lost | _held(samples, usual_ns=usual_answer_ns(samples), late_ns=samples.period_ns))
     if not runs:
         return _outage(name, 0, 0, _longest_gap(samples, from_ns, to_ns), resolution_ns=resolution_ns)
     lost = sum(behind - first for first, behind in runs)
@@ -99,7 +101,7 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
         start=sent[runs[0][0]],
         end=None if runs[-1][1] == len(samples) else sent[runs[-1][1]],
         censored=censored,
-        resolution_ns=resolution_ns * len(runs),
+        resolution_ns=sum(resolution_ns + _variation_ns(samples, good, run) for run in runs),
     )
 
 
@@ -128,60 +130,99 @@ def time_stamp(
 ) -> Outage:
     """The longest outage that meets the window [from_ns, to_ns), by the times of sending around it.
 
-    A run of probes, each lost or answered `late_ns` (default: one period) later than usual, is an outage. It began
-    between the last probe before the run and the first in it: half-way is the estimate. It ended between the last lost
-    probe and the next one answered in time (or what that one waited longer than usual), half-way again; but no later
-    than the first late answer of the run left the other end, and there if the run has one. For lost probes sent
-    regularly, this is the gap between the send times of the answered ones around, less the period. Without a run it is
-    the longest answer, less the usual one.
+    A run of probes, each lost or held, is an outage. Held is a probe answered `late_ns` (default: one period) later
+    than usual after nothing at all was answered for that long: where others' answers came in the meantime, the path
+    was there, and the probe only stood in a queue. The outage began between the last probe before the run and the first
+    in it: half-way is the estimate. It ended between the last lost probe and the next one answered in time (or what
+    that one waited longer than usual), half-way again; but no later than the first held answer of the run left the
+    other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times of
+    the answered ones around, less the period. Without a run it is the longest silence in which an answer was due.
     """
     name = "time_stamp"
     usual = usual_answer_ns(samples)
-    late_ns = samples.period_ns if late_ns is None else late_ns
     lost = samples.answered_ns == NEVER
-    wait = np.where(lost, 0, samples.answered_ns - samples.sent_ns - usual)
+    held = _held(samples, usual_ns=usual, late_ns=samples.period_ns if late_ns is None else late_ns)
     found = [
-        _time_stamp_of_run(samples, run, usual=usual, lost=lost, resolution_ns=resolution_ns)
-        for run in _runs(lost | (wait > late_ns))
+        _time_stamp_of_run(samples, run, usual=usual, good=~(lost | held), resolution_ns=resolution_ns)
+        for run in _runs(lost | held)
         if _overlapping(run, samples, from_ns, to_ns)
     ]
     if found:
         return max(found, key=lambda outage: outage.outage_ns)
     meets = np.flatnonzero((samples.sent_ns < to_ns) & (samples.answered_ns > from_ns))
-    gap = _longest_gap(samples, from_ns, to_ns)
-    if len(meets) == 0 or gap is None:
+    if len(meets) < 2:
         return _outage(name, 0, 0, None, censored=True)
-    worst = int(meets[np.argmax(wait[meets])])
-    # An outage between two probes, or one that held a probe for less than late_ns, does not show.
-    high = int(wait[meets].max()) + gap
+    silence = _silences_ns(samples, usual_ns=usual)
+    worst = int(meets[np.argmax(silence[meets])])
+    # An outage between two probes, or one that held a probe for less than late_ns, does not show; but nothing is
+    # answered while it lasts.
+    first, behind = int(meets[0]), int(meets[-1]) + 1
+    quiet = np.diff(np.sort(samples.answered_ns[max(first - 1, 0) : behind + 1]))
+    high = int(max(quiet.max(), _longest_gap(samples, from_ns, to_ns) or 0)) + _variation_ns(
+        samples, ~lost, (worst, worst + 1)
+    )
     start, end = samples.sent_ns[worst], samples.answered_ns[worst]
-    return _outage(name, int(wait[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
+    return _outage(name, int(silence[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
 
 
-def _time_stamp_of_run(
-    samples: Samples,
-    run: tuple[int, int],
-    *,
-    usual: int,
-    lost: np.ndarray[tuple[int], np.dtype[np.bool_]],
-    resolution_ns: int,
-) -> Outage:
+def _held(samples: Samples, *, usual_ns: int, late_ns: int) -> Bool:
+    """Which probes waited through a silence of more than `late_ns`, or more where answers come less regularly."""
+    arrivals = np.sort(samples.answered_ns[samples.answered_ns != NEVER])
+    if len(arrivals) > 1:
+        late_ns = max(late_ns, int(np.quantile(np.diff(arrivals), 0.99)))
+    held: Bool = _silences_ns(samples, usual_ns=usual_ns) > late_ns
+    return held
+
+
+def _silences_ns(samples: Samples, *, usual_ns: int) -> I64:
+    """For each probe: the longest time without any answer between when its own was due and when it came; 0 if lost."""
+    arrivals = np.sort(samples.answered_ns[samples.answered_ns != NEVER])
+    due = samples.sent_ns + usual_ns
+    wait = samples.answered_ns - due
+    silences = np.zeros(len(samples), np.int64)
+    first = np.searchsorted(arrivals, due, side="right")
+    behind = np.searchsorted(arrivals, samples.answered_ns, side="left")
+    alone = (samples.answered_ns != NEVER) & (wait > 0)
+    silences[alone & (behind <= first)] = wait[alone & (behind <= first)]
+    for k in np.flatnonzero(alone & (behind > first)):
+        between = np.concatenate([due[k : k + 1], arrivals[first[k] : behind[k]], samples.answered_ns[k : k + 1]])
+        silences[k] = np.diff(between).max()
+    return silences
+
+
+_AROUND = 50  # probes on each side of an outage that tell how much the time of an answer varies there
+_AT_ITS_END = 2  # probes that it may have held too, but for less than what counts
+
+
+def _variation_ns(samples: Samples, good: Bool, run: tuple[int, int]) -> int:
+    """By how much the answers around a run differ in the time they took, those of `good` probes, from the fastest."""
+    took = samples.answered_ns - samples.sent_ns
+    if not good.any():
+        return 0
+    behind = run[1] + _AT_ITS_END
+    near = np.concatenate([np.flatnonzero(good[: run[0]])[-_AROUND:], behind + np.flatnonzero(good[behind:])[:_AROUND]])
+    return int(took[near].max() - took[good].min()) if len(near) else 0
+
+
+def _time_stamp_of_run(samples: Samples, run: tuple[int, int], *, usual: int, good: Bool, resolution_ns: int) -> Outage:
     first, behind = run
     sent, answered = samples.sent_ns, samples.answered_ns
     known_start, known_end = first > 0, behind < len(samples)
-    lost_in_run = np.flatnonzero(lost[first:behind]) + first
-    late_in_run = np.flatnonzero(~lost[first:behind]) + first
+    lost_in_run = np.flatnonzero(answered[first:behind] == NEVER) + first
+    held_in_run = np.flatnonzero(answered[first:behind] != NEVER) + first
     start_low = start_high = float(sent[first])
     if known_start:
         start_low = float(sent[first - 1])
     end_low = float(sent[lost_in_run[-1]]) if len(lost_in_run) else start_high
     # The first probe answered in time may have been held too, for less than it takes to count as late.
     end_high = max(float(sent[behind]), float(answered[behind] - usual)) if known_end else None
-    if len(late_in_run):
-        # What was held left when the outage was over: the first late answer says when.
-        released = float(answered[late_in_run].min() - usual)
+    # The first probe lost may have got to the gate late, and so may the first one through, or its answer back.
+    late = _variation_ns(samples, good, run)
+    if len(held_in_run):
+        # What was held left when the outage was over: the first held answer says when.
+        released = float(answered[held_in_run].min() - usual)
         end_high = released if end_high is None else min(end_high, released)
-        end_low = max(end_low, released) if end_low <= released else end_low
+        end_low = max(end_low, released - late) if end_low <= released else end_low
         known_end = True
         end_high = max(end_high, end_low)
     end_middle = end_low if end_high is None else (end_low + end_high) / 2
@@ -190,8 +231,8 @@ def _time_stamp_of_run(
     return _outage(
         "time_stamp",
         end_middle - start_middle,
-        end_low - start_high,
-        None if censored or end_high is None else end_high - start_low,
+        end_low - start_high - late,
+        None if censored or end_high is None else end_high - start_low + late,
         start=start_middle,
         end=end_middle if known_end else None,
         censored=censored,
@@ -208,7 +249,8 @@ def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int
     name = "answer_gap"
     if len(samples) == 0:
         return _outage(name, 0, 0, None, censored=True)
-    answered = np.flatnonzero(samples.answered_ns != NEVER)
+    good = samples.answered_ns != NEVER
+    answered = np.flatnonzero(good)
     order = answered[np.argsort(samples.answered_ns[answered], kind="stable")]
     times = samples.answered_ns[order]
     last_sent = int(samples.sent_ns[-1])
@@ -216,13 +258,20 @@ def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int
         _outage(
             name,
             times[k + 1] - times[k] - samples.period_ns,
-            times[k + 1] - times[k] - _gap_after(samples, int(order[k])) - _gap_before(samples, int(order[k + 1])),
+            times[k + 1]
+            - times[k]
+            - _gap_after(samples, int(order[k]))
+            - _gap_before(samples, int(order[k + 1]))
+            - late,
             times[k + 1] - times[k],
             start=times[k],
             end=times[k + 1],
-            resolution_ns=resolution_ns,
+            resolution_ns=resolution_ns + late,
         )
         for k in _longest_answer_gaps(times, from_ns, to_ns)
+        for late in [
+            _variation_ns(samples, good, (int(order[k]) + 1, int(np.searchsorted(samples.sent_ns, times[k + 1]))))
+        ]
     ]
     # The end of the samples is an answer that was never seen.
     if len(times) == 0 or (samples.answered_ns[-1] == NEVER and last_sent >= from_ns):

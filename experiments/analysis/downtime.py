@@ -67,14 +67,16 @@ class Downtime:
         late_ns = STALL_NS + 2 * self._raw.settings.fabric.link.queue_ns
         found: list[Interval] = []
         for client in self._raw.clients:
-            control = self._raw.probe(client, CONTROL_STREAM)
-            found += prober_stalls(control) + machine_stalls(control, late_ns=late_ns)
+            # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
+            found += prober_stalls(self._raw.prober(client, CONTROL_STREAM))
+            found += machine_stalls(self._raw.probe(client, CONTROL_STREAM), late_ns=late_ns)
         return merged(found)
 
     @property
     def longest_stall_ns(self) -> int:
-        start_ns, end_ns = self._raw.phase_ns("warm-up"), self._raw.phase_ns("quiesce")
-        return max((stall.duration_ns for stall in self.stalls if start_ns <= stall.end_ns <= end_ns), default=0)
+        """The longest stall from the warm-up on, as far as it lies before the quiescing."""
+        window = {"from_ns": self._raw.phase_ns("warm-up"), "to_ns": self._raw.phase_ns("quiesce")}
+        return max((overlap_ns([stall], **window) for stall in self.stalls), default=0)
 
     @property
     def disturbed(self) -> bool:

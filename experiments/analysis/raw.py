@@ -15,8 +15,8 @@ from unnoticed.events import Event, read_events
 from unnoticed.experiments.planning.settings import Settings
 from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
 from unnoticed.probes.pcap import read_pcap
-from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_requests
-from unnoticed.probes.samples import Samples, probe_samples
+from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_probes, read_requests
+from unnoticed.probes.samples import Samples, probe_samples, samples
 from unnoticed.probes.tcp_flows import address
 
 PROBE_PERIOD_NS = 1_000_000
@@ -123,6 +123,17 @@ class RawRecords:
     def probe(self, client: str, stream: int) -> Samples:
         """A client's probe train, with the kernel's stamps."""
         return probe_samples(self.packets(client), stream=stream, period_ns=PROBE_PERIOD_NS)
+
+    def prober(self, client: str, stream: int) -> Samples:
+        """The same with the prober's own times: when it meant to send, and when it did, before any queue."""
+        records = read_probes(self.folder / f"{client}.probe.npz")
+        chosen = records.stream == stream
+        return samples(
+            intended_ns=records.intended_ns[chosen],
+            sent_ns=records.sent_ns[chosen],
+            answered_ns=records.answered_ns[chosen],
+            period_ns=PROBE_PERIOD_NS,
+        )
 
     def requests(self, client: str) -> RequestRecords:
         """A client's requests and connection attempts; none where the plan asks for neither."""

@@ -14,6 +14,7 @@ from unnoticed.experiments.analysis.flows import FlowTables, analyse_flows
 from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.experiments.analysis.timeline import timeline_table
 from unnoticed.experiments.planning.grid import Trial
+from unnoticed.probes.outages import Outage
 from unnoticed.results.schema import empty
 from unnoticed.workload import Kind
 
@@ -78,7 +79,7 @@ def _trial(
         "resumed_ns": migration.resumed_ns,
         "end_ns": migration.end_ns,
         "disturbed": downtime.disturbed,
-        "notes": " ".join(_notes(raw, table, ram, worst_is_open=worst.censored)) or None,
+        "notes": " ".join(_notes(raw, table, ram, worst)) or None,
     }
 
 
@@ -93,7 +94,7 @@ def _integrity(flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, An
     )
 
 
-def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, *, worst_is_open: bool) -> list[str]:
+def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, worst: Outage) -> list[str]:
     """What the reader of the row must know."""
     notes: list[str] = []
     if not raw.clock_is_steady:
@@ -103,8 +104,10 @@ def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, 
     unread = int(flows["kernel_retransmits"].isna().sum())
     if unread:
         notes.append(f"The kernel's counters of {unread} of {len(flows)} flows were not read.")
-    if worst_is_open:
+    if worst.censored and worst.end_ns is None:
         notes.append("A client was still without answers when the trial ended: its outage is a lower bound.")
+    elif worst.censored:
+        notes.append("A client had no answers from its first probe on: its outage is a lower bound.")
     if ram is None:
         notes.append("The guest's RAM was not checked.")
     elif skipped := int(ram.get("pages_skipped", 0)):

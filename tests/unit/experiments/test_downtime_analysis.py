@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unnoticed.experiments.analysis.downtime import Downtime, as_of
-from unnoticed.probes.samples import samples
+from unnoticed.probes.samples import Samples, samples
 from unnoticed.probes.stalls import Interval
 
 MS, S = 1_000_000, 10**9
@@ -148,3 +148,33 @@ def test_a_stall_before_the_pause_disturbs_nothing_but_is_reported(records):
     downtime.stalls = [Interval(start_ns=begin, end_ns=begin + 77 * MS)]
     assert not downtime.disturbed
     assert downtime.longest_stall_ns == 77 * MS
+
+
+def test_a_stall_that_ends_after_the_trial_counts_as_far_as_it_lies_within(records):
+    downtime = Downtime(records().raw())
+    end = downtime._raw.phase_ns("quiesce")
+    downtime.stalls = [Interval(start_ns=end - 30 * MS, end_ns=end + 50 * MS)]
+    assert downtime.longest_stall_ns == 30 * MS
+
+
+def later(probes, chosen, by_ns):
+    """Those chosen left and were answered `by_ns` later."""
+    shift = np.where(chosen, by_ns, 0)
+    return Samples(
+        intended_ns=probes.intended_ns,
+        sent_ns=probes.sent_ns + shift,
+        answered_ns=np.where(probes.answered_ns > 0, probes.answered_ns + shift, 0),
+        period_ns=probes.period_ns,
+    )
+
+
+def test_a_queue_at_the_client_is_no_stall_of_the_machine_and_a_late_prober_is(records, monkeypatch):
+    """Seen with an unpaced upload: what waited 15 ms in the client's own queue passed for stalls of 1.4 s."""
+    raw = records().raw()
+    captured, noted = raw.probe("c1", 1), raw.prober("c1", 1)
+    run = (np.arange(len(captured)) >= 100) & (np.arange(len(captured)) < 200)
+    monkeypatch.setattr(raw, "probe", lambda client, stream: later(captured, run, 15 * MS))
+    assert Downtime(raw).stalls == []
+    monkeypatch.setattr(raw, "prober", lambda client, stream: later(noted, np.arange(len(noted)) == 100, 15 * MS))
+    (stall,) = Downtime(raw).stalls
+    assert (stall.start_ns, stall.duration_ns) == (noted.intended_ns[100], 15 * MS)

@@ -53,6 +53,64 @@ def test_the_truth_lies_within_the_bounds_of_time_stamp(case):
     assert not found.censored
 
 
+def sawtooth(rng, times, *, depth):
+    """The delay of a FIFO queue that fills within `depth` and drains again, over and over; it never overtakes."""
+    length = int(rng.integers(8 * MS, 40 * MS))
+    phase = (times + int(rng.integers(0, length))) % length / length
+    peak = rng.uniform(0.5, 1.0) * depth
+    delay = np.where(phase < 0.7, phase / 0.7, (1 - phase) / 0.3) * peak
+    return np.maximum.accumulate(times + delay.astype(np.int64)) - times
+
+
+@st.composite
+def queued_trains(draw):
+    """A cut, freeze or both behind queues that others fill: every answer is up to 20 ms late, with no outage at all."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sent = np.arange(1200, dtype=np.int64) * PERIOD + 5 * MS
+    start = draw(st.integers(300 * MS, 500 * MS))
+    duration = draw(st.sampled_from([0, 15, 40, 120, 400])) * MS + draw(st.integers(0, PERIOD))
+    end = start + duration
+    cut_until = start + int(draw(st.sampled_from([0.0, 0.5, 1.0])) * duration)
+    at_gate = sent + WAY + sawtooth(rng, sent, depth=draw(st.sampled_from([0, 3 * MS, 10 * MS])))
+    lost = (at_gate >= start) & (at_gate < cut_until)
+    left = np.maximum.accumulate(np.where((at_gate >= cut_until) & (at_gate < end), end, at_gate))
+    back = left + WAY + sawtooth(rng, left, depth=draw(st.sampled_from([0, 3 * MS, 10 * MS])))
+    answered = np.where(lost, 0, np.maximum.accumulate(back))
+    return duration, Samples(intended_ns=sent, sent_ns=sent, answered_ns=answered, period_ns=PERIOD)
+
+
+@given(queued_trains())
+def test_the_truth_lies_within_the_bounds_behind_queues_that_others_fill(case):
+    truth, probes = case
+    for estimator in (time_stamp, answer_gap):
+        found = estimator(probes, from_ns=100 * MS, to_ns=10**12)  # what the first probe stood in, nobody can tell
+        assert found.low_ns <= truth <= found.high_ns, estimator.__name__
+        assert found.low_ns <= found.outage_ns <= found.high_ns
+        assert found.outage_ns <= truth + 12 * MS, estimator.__name__  # a queue is no outage, nor a part of one
+        assert not found.censored
+
+
+@given(queued_trains())
+def test_the_truth_of_lost_frames_lies_within_its_bounds_behind_queues(case):
+    truth, probes = case
+    found = lost_frames(probes, **WINDOW)
+    if (probes.answered_ns == 0).sum() * PERIOD > truth - 2 * PERIOD:  # else some were held, to which it is blind
+        assert found.low_ns <= truth <= found.high_ns
+
+
+def test_a_queue_that_is_always_there_is_no_outage():
+    """Seen with an unpaced download and upload: every probe was 10 ms late, and counted as one long outage."""
+    sent = np.arange(3000, dtype=np.int64) * PERIOD + 5 * MS
+    delay = sawtooth(np.random.default_rng(1), sent, depth=10 * MS)
+    delay[:200] = 0  # before the load
+    answered = sent + 2 * WAY + delay
+    answered[1500:1540] = 0
+    found = time_stamp(Samples(intended_ns=sent, sent_ns=sent, answered_ns=answered, period_ns=PERIOD), **WINDOW)
+    assert abs(found.outage_ns - 40 * PERIOD) <= 5 * MS  # half the queue, at its end
+    assert found.low_ns <= 40 * PERIOD <= found.high_ns <= found.low_ns + 24 * MS
+    assert not found.censored
+
+
 def test_an_outage_that_loses_and_then_holds_for_less_than_a_period_ends_with_the_holding():
     lost_then_held = train(start=50 * MS + WAY + 50_000, cut_until=53 * MS, end=53 * MS + WAY + 600_000)
     found = time_stamp(lost_then_held, **WINDOW)
