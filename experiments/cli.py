@@ -17,6 +17,7 @@ import click
 
 from unnoticed import __version__
 from unnoticed.errors import MachineError, PlanError, UnnoticedError
+from unnoticed.experiments.interrupts import one_interrupt_for_good
 
 EXIT_FINE, EXIT_FAILED, EXIT_WRONG, EXIT_MACHINE, EXIT_INTERRUPTED = 0, 1, 2, 77, 130
 
@@ -85,6 +86,12 @@ def main() -> None:
     Unnoticed builds a network on this machine, migrates a live guest across it under load, and measures what each
     client felt. Start with: unnoticed run demo
     """
+
+
+def process() -> None:
+    """All of a process: a signal ends it in order, whenever it comes, and another changes nothing. Raises SystemExit."""
+    with one_interrupt_for_good(lambda text: click.echo(text, err=True)):
+        main(prog_name="unnoticed")
 
 
 def forget_stdout() -> None:

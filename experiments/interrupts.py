@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -18,46 +19,72 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class _State:
     """What has come, and what is shielded; one for the process, as signals are."""
 
-    installed = False
+    note: Callable[[str], None] | None = None  # None: not installed
     seen = False
     pending = False
     shields = 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    if _State.seen:
+        with contextlib.suppress(OSError, RuntimeError):  # nobody reads it, or it came in the middle of a print
+            if _State.note is not None:
+                _State.note("Already stopping: first the trial at hand is taken down, and what is done is reported.")
+        return
+    _State.seen = True
+    if _State.shields:
+        _State.pending = True
+        return
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def one_interrupt(note: Callable[[str], None]) -> Iterator[None]:
     """Inside, the first signal raises KeyboardInterrupt, and any later one is only answered by `note`.
 
-    Inside another of its kind, and outside the main thread, where signals cannot be handled, it does nothing.
+    Inside another of its kind, it only takes the note over. Outside the main thread, where signals cannot be handled,
+    it does nothing.
     """
-    if _State.installed or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.installed = True
+    outer, _State.note = _State.note, note
+    if outer is not None:
+        try:
+            yield
+        finally:
+            _State.note = outer
+        return
+    before = _install()
+    try:
+        yield
+    finally:
+        _State.note = None
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def one_interrupt_for_good(note: Callable[[str], None]) -> Iterator[None]:
+    """The same for all that is left of the process: after it signals are ignored, so that none disturbs its end."""
+    _State.note = note
+    numbers = _install()
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _install() -> dict[signal.Signals, Any]:
+    """Handle the signals from now on; returns how they were handled before."""
     _State.seen = _State.pending = False
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if _State.seen:
-            with contextlib.suppress(OSError, RuntimeError):  # nobody reads it, or it came in the middle of a print
-                note("Already stopping: first the trial at hand is taken down, and what is done is reported.")
-            return
-        _State.seen = True
-        if _State.shields:
-            _State.pending = True
-            return
-        raise KeyboardInterrupt
-
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
     for number in before:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        _State.installed = False
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(number, _interrupt)
+    return before
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """`python -m unnoticed`: the command line."""
 
-from unnoticed.experiments.cli import main
+from unnoticed.experiments.cli import process
 
 if __name__ == "__main__":
-    main(prog_name="unnoticed")
+    process()

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +71,26 @@ def test_the_handlers_from_before_are_put_back():
     with one_interrupt(print):
         assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+ENDING = """
+import atexit, os, signal, sys
+from unnoticed.experiments.interrupts import one_interrupt_for_good
+notes = []
+atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), os.kill(os.getpid(), signal.SIGTERM)))
+try:
+    with one_interrupt_for_good(notes.append):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            sys.exit(130)
+finally:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert len(notes) == 1
+"""
+
+
+def test_no_signal_disturbs_the_end_of_a_process_that_was_interrupted():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
