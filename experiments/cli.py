@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def process() -> None:
-    """All of a process: a signal ends it in order, whenever it comes, and another changes nothing. Raises SystemExit."""
+    """All of a process: a signal ends it in order, whenever it comes; another changes nothing. Raises SystemExit."""
     with one_interrupt_for_good(lambda text: click.echo(text, err=True)):
         main(prog_name="unnoticed")
 
