@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from unnoticed.results import schema
 from unnoticed.results.cells import Cell
 from unnoticed.results.frames import records
 from unnoticed.results.quantities import format_ns
@@ -142,21 +141,23 @@ def _records(trials: pd.DataFrame, tables: Tables) -> list[Alert]:
     ]
 
 
+_WATERFALL = ["trial_id", "client", "estimator"]  # what one waterfall is of
+
+
 def waterfall_errors(tables: Tables) -> pd.DataFrame:
-    """How far each waterfall is from the client's perceived downtime: trial_id, client, error_ns (NA: no outage)."""
+    """How far each waterfall is from what it explains: trial_id, client, estimator, error_ns (NA: no outage)."""
     parts = tables.waterfall.assign(length_ns=tables.waterfall["end_ns"] - tables.waterfall["start_ns"])
-    sums = parts.groupby(["trial_id", "client"], sort=False)["length_ns"].sum().reset_index()
-    felt = tables.outages[tables.outages["estimator"] == schema.TIME_STAMP]
-    joined = sums.merge(felt[["trial_id", "client", "outage_ns"]], on=["trial_id", "client"], how="left")
-    return joined.assign(error_ns=joined["length_ns"] - joined["outage_ns"])[["trial_id", "client", "error_ns"]]
+    sums = parts.groupby(_WATERFALL, sort=False)["length_ns"].sum().reset_index()
+    joined = sums.merge(tables.outages[[*_WATERFALL, "outage_ns"]], on=_WATERFALL, how="left")
+    return joined.assign(error_ns=joined["length_ns"] - joined["outage_ns"])[[*_WATERFALL, "error_ns"]]
 
 
 def _waterfalls(tables: Tables) -> list[Alert]:
     errors = waterfall_errors(tables).dropna()
     wrong = errors[errors["error_ns"].abs() > WATERFALL_TOLERANCE_NS]
     lines = [f"{row.trial_id}, {row.client}: off by {format_ns(row.error_ns)}" for row in records(wrong)]
-    parts = tables.waterfall.sort_values(["trial_id", "client", "order"], kind="stable")
-    before = parts.groupby(["trial_id", "client"], sort=False)["end_ns"].shift()
+    parts = tables.waterfall.sort_values([*_WATERFALL, "order"], kind="stable")
+    before = parts.groupby(_WATERFALL, sort=False)["end_ns"].shift()
     broken = parts[(parts["end_ns"] < parts["start_ns"]) | (before.notna() & (parts["start_ns"] != before))]
     gaps = [f"{row.trial_id}, {row.client}: {row.part}" for row in records(broken)]
     return [

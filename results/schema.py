@@ -6,6 +6,7 @@ plan (`guest.dirty_rate`): a column with a dot in its name is a factor.
 
 Versions:
 1  first version.
+2  waterfall: a column `estimator`, since the slowest request has a waterfall too.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
 OUTCOMES = ("completed", "gave-up", "failed")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
-TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the waterfall follow
+TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the first waterfall follow
+REQUEST_LATENCY = "request-latency"  # the longest wait for an answer; its waterfall is the second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,10 +264,11 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="waterfall",
-        row="one part of one client's perceived downtime; the parts are contiguous",
+        row="one part of what one client felt by one estimator; the parts are contiguous",
         columns=(
             TRIAL_ID,
             _key("client"),
+            _key("estimator"),
             _count("order", "from 0", required=True),
             _key("part"),
             _time("start_ns", required=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM, RawRecords
-from unnoticed.experiments.analysis.waterfall import Moments, Part, TimedStep, waterfall
+from unnoticed.experiments.analysis.waits import probe_waits, request_waits
+from unnoticed.experiments.analysis.waterfall import Moments, Part, TimedStep, Wait, waterfall
 from unnoticed.probes import outages
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.samples import NEVER, Samples, samples
@@ -22,18 +23,19 @@ from unnoticed.workload import Kind
 
 @dataclass(frozen=True, kw_only=True)
 class Felt:
-    """What one client felt."""
+    """What one client felt by one estimator, and what it consists of."""
 
     client: str
-    outage: Outage  # by the time-stamp method
+    outage: Outage
     parts: list[Part]
 
 
 class Downtime:
-    """The downtime of one trial, client by client."""
+    """The downtime of one trial, client by client. `retransmits` is the table of that name."""
 
-    def __init__(self, raw: RawRecords) -> None:
+    def __init__(self, raw: RawRecords, retransmits: pd.DataFrame) -> None:
         self._raw = raw
+        self._retransmits = retransmits
         # Only what was sent in the time that is judged: later the bench may end an outage itself.
         until_ns = raw.phase_ns("quiesce")
         self._probes = {client: raw.probe(client, GUEST_STREAM).between(0, until_ns) for client in raw.clients}
@@ -50,8 +52,26 @@ class Downtime:
 
     @cached_property
     def felt(self) -> list[Felt]:
-        """For each client: the longest outage in the window and its parts."""
-        return [self._felt(client) for client in self._raw.clients]
+        """For each client: the longest outage in the window by the time-stamp method, and its parts."""
+        from_ns, to_ns = self.window
+        return [
+            self._consists_of(
+                client,
+                outages.time_stamp(self._probes[client], from_ns=from_ns, to_ns=to_ns),
+                probe_waits(self._raw, client),
+            )
+            for client in self._raw.clients
+        ]
+
+    @cached_property
+    def slowest(self) -> list[Felt]:
+        """For each client with requests in the window: the longest wait for an answer, and its parts."""
+        found = [(client, self._longest_wait(client, Kind.REQUEST)) for client in self._raw.clients]
+        return [
+            self._consists_of(client, outage, request_waits(self._raw, client, outage, self._retransmits))
+            for client, outage in found
+            if outage is not None
+        ]
 
     @property
     def worst(self) -> Outage:
@@ -95,7 +115,7 @@ class Downtime:
         rows = [
             {
                 "client": client,
-                "estimator": outage.estimator.replace("_", "-"),
+                "estimator": _title(outage),
                 "outage_ns": outage.outage_ns,
                 "low_ns": outage.low_ns,
                 "high_ns": outage.high_ns,
@@ -108,10 +128,17 @@ class Downtime:
         return pd.DataFrame(rows, columns=[name for name in empty("outages").columns if name != "trial_id"])
 
     def waterfall_table(self) -> pd.DataFrame:
-        """One row per client and part."""
+        """One row per client, estimator and part."""
         rows = [
-            {"client": felt.client, "order": order, "part": part.name, "start_ns": part.start_ns, "end_ns": part.end_ns}
-            for felt in self.felt
+            {
+                "client": felt.client,
+                "estimator": _title(felt.outage),
+                "order": order,
+                "part": part.name,
+                "start_ns": part.start_ns,
+                "end_ns": part.end_ns,
+            }
+            for felt in [*self.felt, *self.slowest]
             for order, part in enumerate(felt.parts)
         ]
         return pd.DataFrame(rows, columns=[name for name in empty("waterfall").columns if name != "trial_id"])
@@ -121,7 +148,7 @@ class Downtime:
         paused_ns, until_ns = self._raw.migration.paused_ns, self._raw.phase_ns("quiesce")
         announced_ns = min((int(event["time_ns"]) for event in self._raw.named("announced")), default=None)
         rows: list[dict[str, Any]] = []
-        for event in self._relearned():
+        for event in self._raw.relearned:
             time_ns = int(event["time_ns"])
             if paused_ns is None or not paused_ns <= time_ns < until_ns:
                 continue
@@ -142,41 +169,22 @@ class Downtime:
     def _announces(self) -> bool:
         return self._raw.settings.migration.announce != "none"
 
-    def _felt(self, client: str) -> Felt:
-        from_ns, to_ns = self.window
-        outage = outages.time_stamp(self._probes[client], from_ns=from_ns, to_ns=to_ns)
+    def _consists_of(self, client: str, outage: Outage, waits: list[Wait]) -> Felt:
         parts: list[Part] = []
         if outage.start_ns is not None:
+            migration = self._raw.migration
+            moments = Moments(
+                steps=[
+                    TimedStep(name=step["step"], start_ns=step["start_ns"], end_ns=step["end_ns"])
+                    for step in self._raw.named("step")
+                ],
+                paused_ns=migration.paused_ns,
+                resumed_ns=migration.resumed_ns,
+                waits=waits,
+            )
             end_ns = outage.start_ns + outage.outage_ns  # also where it was not over, as far as it was seen
-            parts = waterfall(self._moments(client), start_ns=outage.start_ns, end_ns=end_ns)
+            parts = waterfall(moments, start_ns=outage.start_ns, end_ns=end_ns)
         return Felt(client=client, outage=outage, parts=parts)
-
-    def _moments(self, client: str) -> Moments:
-        migration = self._raw.migration
-        relearned = [int(event["time_ns"]) for event in self._relearned()]
-        if migration.paused_ns is not None:
-            relearned = [time_ns for time_ns in relearned if time_ns >= migration.paused_ns]
-        return Moments(
-            steps=[
-                TimedStep(name=step["step"], start_ns=step["start_ns"], end_ns=step["end_ns"])
-                for step in self._raw.named("step")
-            ],
-            paused_ns=migration.paused_ns,
-            resumed_ns=migration.resumed_ns,
-            relearned_ns=max(relearned, default=None),
-            first_frame_ns=self._first_frame_ns(client),
-        )
-
-    def _relearned(self) -> Iterator[dict[str, Any]]:
-        return (event for event in self._raw.named("relearned") if event.get("previous") is not None)
-
-    def _first_frame_ns(self, client: str) -> int | None:
-        resumed_ns = self._raw.migration.resumed_ns
-        if resumed_ns is None:
-            return None
-        packets = self._raw.packets("guest-b")
-        times = packets.time_ns[(packets.source == self._raw.client_address(client)) & (packets.time_ns >= resumed_ns)]
-        return int(times.min()) if len(times) else None
 
     def _estimates(self, client: str) -> Iterator[Outage]:
         from_ns, to_ns = self.window
@@ -184,13 +192,20 @@ class Downtime:
         yield outages.time_stamp(probe, from_ns=from_ns, to_ns=to_ns)
         yield outages.lost_frames(probe, from_ns=from_ns, to_ns=to_ns)
         yield outages.answer_gap(probe, from_ns=from_ns, to_ns=to_ns)
-        for kind, name in ((Kind.REQUEST, "request-latency"), (Kind.CONNECT, "new-connection")):
-            waits = as_of(self._requests(client, kind), until_ns=to_ns)
-            if len(waits):
-                # A request meant shortly before the pause may be the one that waits longest.
-                longest = outages.longest_answer(waits, from_ns=from_ns - _LOOK_BACK_NS, to_ns=to_ns)
-                if longest.start_ns is not None:
-                    yield Outage(**{**vars(longest), "estimator": name})
+        for kind in (Kind.REQUEST, Kind.CONNECT):
+            longest = self._longest_wait(client, kind)
+            if longest is not None:
+                yield longest
+
+    def _longest_wait(self, client: str, kind: Kind) -> Outage | None:
+        from_ns, to_ns = self.window
+        waits = as_of(self._requests(client, kind), until_ns=to_ns)
+        if not len(waits):
+            return None
+        # A request meant shortly before the pause may be the one that waits longest.
+        longest = outages.longest_answer(waits, from_ns=from_ns - _LOOK_BACK_NS, to_ns=to_ns)
+        name = "request_latency" if kind == Kind.REQUEST else "new_connection"
+        return None if longest.start_ns is None else replace(longest, estimator=name)
 
     def _requests(self, client: str, kind: Kind) -> Samples:
         records = self._raw.requests(client)
@@ -202,6 +217,10 @@ class Downtime:
             answered_ns=records.answered_ns[chosen],
             period_ns=period_ns,
         )
+
+
+def _title(outage: Outage) -> str:
+    return outage.estimator.replace("_", "-")
 
 
 def as_of(requests: Samples, *, until_ns: int) -> Samples:

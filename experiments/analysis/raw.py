@@ -93,6 +93,11 @@ class RawRecords:
                 return int(event["time_ns"])
         raise RecordError(f"{self.folder.name}: events.jsonl tells of no phase {name!r}.")
 
+    @property
+    def relearned(self) -> Iterator[Event]:
+        """When a switch that knew the guest at one port learned it at another."""
+        return (event for event in self.named("relearned") if event.get("previous") is not None)
+
     @cached_property
     def captures(self) -> list[Event]:
         """The observer's account of each capture."""

@@ -22,7 +22,8 @@ from unnoticed.workload import Kind
 def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
     """All tables of one trial, by name. Raises RecordError where its records are incomplete."""
     raw = RawRecords(folder, trial.settings)
-    flows, downtime = analyse_flows(raw), Downtime(raw)
+    flows = analyse_flows(raw)
+    downtime = Downtime(raw, flows.retransmits)
     tables = {
         "rounds": _rounds(raw),
         "steps": _steps(raw),

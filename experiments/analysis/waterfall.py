@@ -1,20 +1,23 @@
 """The waterfall: what one client's perceived downtime consists of, part after part, without gap or overlap.
 
-Pure. The outage of a client, as its probe saw it, is cut at every border that is known: the steps of the cutover, the
-moment the last switch re-learned, the first frame of the client at the destination. Each piece of time belongs to
-exactly one part, so the parts sum to the outage.
+Pure. The time that a client waited is cut at every border that is known: the steps of the cutover, then what it waited
+for once the guest ran again. Each piece of time belongs to exactly one part, so the parts sum to the whole; what has
+no known reason is a part of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 RUNNING = "guest still running"
-NO_ROUTE = "switches not re-taught"
+NO_ANNOUNCEMENT = "nothing announced"
 NO_FRAME = "wait for the client's next frame"
-ANSWER = "answer"
+ON_THE_WAY = "on the way to the guest"
+SERVING = "guest answers"
+WAY_BACK = "answer on its way back"
+UNKNOWN = "not attributed"
 BETWEEN = "before the first step"
 NOT_MOVING = "no cutover"
 
@@ -32,14 +35,24 @@ class TimedStep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wait:
+    """What had to happen once the guest ran again, and when it did; None: not as long as was looked."""
+
+    name: str
+    until_ns: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What is known of one migration, from one client's point of view."""
+    """What is known of one migration, from one client's point of view.
+
+    `waits` are in causal order: each one explains the time until it is over, as far as those before it do not.
+    """
 
     steps: Sequence[TimedStep]
     paused_ns: int | None
     resumed_ns: int | None
-    relearned_ns: int | None  # the last switch knew the new port
-    first_frame_ns: int | None  # the client's first frame reached the guest at the destination, after the resume
+    waits: Sequence[Wait] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +65,9 @@ class Part:
 
 
 def waterfall(moments: Moments, *, start_ns: int, end_ns: int) -> list[Part]:
-    """The parts of the outage [start_ns, end_ns), in order; they sum to it exactly. Empty for an empty outage."""
+    """The parts of the wait [start_ns, end_ns), in order; they sum to it exactly. Empty for an empty wait."""
     borders = {start_ns, end_ns}
-    known = [moments.paused_ns, moments.resumed_ns, moments.relearned_ns, moments.first_frame_ns]
+    known = [moments.paused_ns, moments.resumed_ns, *(wait.until_ns for wait in moments.waits)]
     known += [time for step in moments.steps for time in (step.start_ns, step.end_ns)]
     borders |= {time for time in known if time is not None and start_ns < time < end_ns}
     ordered = sorted(borders)
@@ -76,11 +89,8 @@ def _reason(moments: Moments, time_ns: int) -> str:
         return RUNNING
     if moments.resumed_ns is None or time_ns < moments.resumed_ns:
         return _step_at(moments.steps, time_ns)
-    if moments.relearned_ns is not None and time_ns < moments.relearned_ns:
-        return NO_ROUTE
-    if moments.first_frame_ns is not None and time_ns < moments.first_frame_ns:
-        return NO_FRAME
-    return ANSWER
+    open_waits = (wait.name for wait in moments.waits if wait.until_ns is None or time_ns < wait.until_ns)
+    return next(open_waits, UNKNOWN)
 
 
 def _step_at(steps: Sequence[TimedStep], time_ns: int) -> str:
@@ -93,3 +103,49 @@ def _step_at(steps: Sequence[TimedStep], time_ns: int) -> str:
         return min(running, key=lambda step: (step.name in _WAITING, step.start_ns)).name
     over = [step for step in steps if step.end_ns <= time_ns]
     return max(over, key=lambda step: step.end_ns).name if over else BETWEEN
+
+
+def switch_waits(relearned_ns: Iterable[tuple[str, int]]) -> list[Wait]:
+    """Until every switch had re-learned the guest's port; `relearned_ns` gives switches and when each did."""
+    ordered = sorted(relearned_ns, key=lambda pair: (pair[1], pair[0]))
+    names = [name for name, _ in ordered]
+    return [
+        Wait(name=f"{_enumerated(sorted(set(names[at:])))} not re-taught", until_ns=time_ns)
+        for at, (_, time_ns) in enumerate(ordered)
+    ]
+
+
+def _enumerated(switches: Sequence[str]) -> str:
+    if len(switches) == 1:
+        return f"switch {switches[0]}"
+    return f"switches {', '.join(switches[:-1])} and {switches[-1]}"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Repeated:
+    """One segment that was sent again while the client waited."""
+
+    time_ns: int
+    sender: str  # client or guest
+    type: str  # as in the table of retransmissions
+    sequence: int
+
+
+def timer_waits(repeated: Iterable[Repeated]) -> list[Wait]:
+    """Until each retransmission: whose timer it was, and on which rung of its ladder (RFC 6298, section 5.5)."""
+    waits: list[Wait] = []
+    rungs: dict[tuple[str, int], int] = {}
+    for again in sorted(repeated):
+        if again.type == "rto":
+            rung = rungs[again.sender, again.sequence] = rungs.get((again.sender, again.sequence), 0) + 1
+            name = f"{again.sender}'s retransmission timer, {_ordinal(rung)} time"
+        elif again.type == "tlp":
+            name = f"{again.sender}'s tail-loss probe timer"
+        else:
+            name = f"{again.sender}'s fast recovery"
+        waits.append(Wait(name=name, until_ns=again.time_ns))
+    return waits
+
+
+def _ordinal(number: int) -> str:
+    return {1: "1st", 2: "2nd", 3: "3rd"}.get(number, f"{number}th")

@@ -1,4 +1,4 @@
-"""The waterfall: for each client, what its perceived downtime consists of, part after part."""
+"""The waterfalls: what a client's perceived downtime consists of, and what its slowest request waited for."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ from unnoticed.results.plots.style import (
     shorten,
 )
 from unnoticed.results.quantities import format_ns
+from unnoticed.results.schema import REQUEST_LATENCY, TIME_STAMP
 from unnoticed.results.store import Tables
 
-MAX_CLIENTS = 4
-_LEFT, _RIGHT, _ROW, _GAP, _TOP = 2.45, 1.2, 0.215, 0.62, 0.5
+MAX_CLIENTS = 2
+_VIEWS = {
+    TIME_STAMP: ("as its probe felt it", "perceived downtime"),
+    REQUEST_LATENCY: ("its slowest request", "latency"),
+}
+_LEFT, _RIGHT, _ROW, _GAP, _TOP = 2.45, 1.2, 0.215, 0.9, 0.7
 _NAMES = {
     BLUE: "a step of the cutover",
     AMBER: "the network",
@@ -45,7 +50,8 @@ def draw(tables: Tables, *, name: str = "waterfall") -> str:
 
 def worst_clients(waterfall: pd.DataFrame) -> list[str]:
     """Clients by what they felt, longest first, at most MAX_CLIENTS."""
-    grouped = waterfall.groupby("client")
+    by_probe = waterfall[waterfall["estimator"] == TIME_STAMP]
+    grouped = (by_probe if len(by_probe) else waterfall).groupby("client")
     felt = (grouped["end_ns"].max() - grouped["start_ns"].min()).sort_index()
     return [str(client) for client in felt.sort_values(ascending=False, kind="stable").index[:MAX_CLIENTS]]
 
@@ -55,38 +61,36 @@ def colour_of(part: str, steps: frozenset[str]) -> str:
     words = part.lower()
     if part in steps:
         return BLUE
-    if any(word in words for word in ("timer", "rto", "wait", "timeout")):
+    if any(word in words for word in ("timer", "rto", "wait", "timeout", "recovery")):
         return VERMILION
     if any(
-        word in words for word in ("relearn", "re-learn", "switch", "announce", "frame", "gate", "network", "table")
+        word in words
+        for word in ("relearn", "re-learn", "switch", "announce", "frame", "gate", "network", "table", "way")
     ):
         return AMBER
     return MUTED
 
 
 def _draw(tables: Tables, clients: list[str]) -> Figure:
+    rows_of = dict(iter(tables.waterfall.sort_values("order", kind="stable").groupby(["client", "estimator"])))
     parts = {
-        client: tables.waterfall[tables.waterfall["client"] == client].sort_values("order", kind="stable")
-        for client in clients
+        (client, view): rows_of[client, view] for client in clients for view in _VIEWS if (client, view) in rows_of
     }
     steps = frozenset(str(step) for step in tables.steps["step"])
     paused = tables.trials["paused_ns"].iloc[0]
-    low = min(float(rows["start_ns"].min()) for rows in parts.values())
-    high = max(float(rows["end_ns"].max()) for rows in parts.values())
-    zero = low if pd.isna(paused) else float(paused)
+    zero = min(float(rows["start_ns"].min()) for rows in parts.values()) if pd.isna(paused) else float(paused)
     height = _TOP + sum(_ROW * (len(rows) + 1) + _GAP for rows in parts.values())
     drawing = figure(height)
     _legend(drawing, {colour_of(str(part), steps) for rows in parts.values() for part in rows["part"]})
-    margin = 0.01 * (high - low)
-    window = ((low - margin - zero) / 1e6, (high + margin - zero) / 1e6)
     top = _TOP
-    for place, (client, rows) in enumerate(parts.items()):
+    for (client, view), rows in parts.items():
         inner = _ROW * (len(rows) + 1)
-        heading(drawing, shorten(client, 30), left=0.0, top=top + 0.15)
+        about, total = _VIEWS[view]
+        heading(drawing, f"{shorten(client, 12)}, {about}", left=0.0, top=top - 0.08)
         axes = panel(drawing, left=_LEFT, top=top, width=WIDTH - _LEFT - _RIGHT, height=inner)
-        _bars(axes, rows, steps, zero, window)
-        if place == len(parts) - 1:
-            axes.set_xlabel("milliseconds since the pause")
+        # Each on a scale of its own: a retransmission timer is long enough to hide all else.
+        _bars(axes, rows, steps, zero, total)
+        axes.set_xlabel("milliseconds since the pause")
         top += inner + _GAP
     return drawing
 
@@ -103,9 +107,10 @@ def _legend(drawing: Figure, used: set[str]) -> None:
         left += 0.15 + 0.083 * len(text) + 0.25
 
 
-def _bars(axes: Axes, rows: pd.DataFrame, steps: frozenset[str], zero: float, window: tuple[float, float]) -> None:
+def _bars(axes: Axes, rows: pd.DataFrame, steps: frozenset[str], zero: float, total: str) -> None:
     start, end = float(rows["start_ns"].min()), float(rows["end_ns"].max())
-    axes.set_xlim(*window)
+    margin = 0.01 * (end - start)
+    axes.set_xlim((start - margin - zero) / 1e6, (end + margin - zero) / 1e6)
     axes.set_ylim(len(rows) + 0.5, -0.5)
     axes.grid(axis="x", color=RULE, lw=0.6)
     for row, part in enumerate(records(rows)):
@@ -121,6 +126,6 @@ def _bars(axes: Axes, rows: pd.DataFrame, steps: frozenset[str], zero: float, wi
     low, high = (start - zero) / 1e6, (end - zero) / 1e6
     axes.barh(len(rows), high - low, left=low, height=0.2, color=INK, lw=0)
     beside(axes, (high, len(rows)), format_ns(end - start), color=INK, fontweight="bold")
-    names = [shorten(str(part), 34) for part in rows["part"]]
-    axes.set_yticks(range(len(rows) + 1), [*names, "perceived downtime"])
+    names = [shorten(str(part), 38) for part in rows["part"]]
+    axes.set_yticks(range(len(rows) + 1), [*names, total])
     axes.tick_params(axis="y", labelcolor=INK, labelsize=SMALL, pad=6)

@@ -2,10 +2,15 @@ import numpy as np
 import pytest
 
 from unnoticed.experiments.analysis.downtime import Downtime, as_of
+from unnoticed.experiments.analysis.flows import analyse_flows
 from unnoticed.probes.samples import Samples, samples
 from unnoticed.probes.stalls import Interval
 
 MS, S = 1_000_000, 10**9
+
+
+def of(raw):
+    return Downtime(raw, analyse_flows(raw).retransmits)
 
 
 def requests(*rows):
@@ -33,7 +38,7 @@ def test_requests_after_the_end_are_left_out_and_none_may_be_left():
 def test_the_truth_lies_within_every_client_s_bounds(records):
     made = records("clients.count=4")
     start, end = made.truth["probe_cut"]
-    felt = Downtime(made.raw()).felt
+    felt = of(made.raw()).felt
     assert [one.client for one in felt] == ["c1", "c2", "c3", "c4"]
     for one in felt:
         assert one.outage.low_ns <= end - start <= one.outage.high_ns
@@ -41,7 +46,7 @@ def test_the_truth_lies_within_every_client_s_bounds(records):
 
 
 def test_each_estimator_has_a_row_for_each_client(records):
-    table = Downtime(records("clients.count=2", "clients.connect.rate=100 Hz").raw()).outages_table()
+    table = of(records("clients.count=2", "clients.connect.rate=100 Hz").raw()).outages_table()
     names = ["time-stamp", "lost-frames", "answer-gap", "request-latency", "new-connection"]
     assert table.groupby("client")["estimator"].apply(list).to_dict() == {"c1": names, "c2": names}
     assert (table["low_ns"] <= table["outage_ns"]).all()
@@ -50,19 +55,19 @@ def test_each_estimator_has_a_row_for_each_client(records):
 
 def test_without_requests_only_the_probe_is_asked(records):
     made = records("clients.request_response.connections=0")
-    assert "request-latency" not in set(Downtime(made.raw()).outages_table()["estimator"])
+    assert "request-latency" not in set(of(made.raw()).outages_table()["estimator"])
 
 
 def test_an_estimator_that_saw_nothing_in_the_window_has_no_row(records):
     made = records("clients.connect.rate=1 Hz")
     made.change(quiesce_at(made.truth["resumed_ns"] + MS))
-    table = Downtime(made.raw()).outages_table()
+    table = of(made.raw()).outages_table()
     assert "new-connection" not in set(table["estimator"])
 
 
 def test_a_request_waits_no_shorter_than_the_path_was_cut_for_tcp(records):
     made = records("clients.request_response.rate=1 kHz")
-    table = Downtime(made.raw()).outages_table().set_index("estimator")
+    table = of(made.raw()).outages_table().set_index("estimator")
     start, end = made.truth["tcp_cut"]
     assert table["outage_ns"]["request-latency"] >= end - start - 2 * MS
 
@@ -85,8 +90,8 @@ def test_an_outage_that_the_end_of_the_cool_down_cuts_off_is_open_and_said_to_be
     assert row["perceived_high_ns"] is None
     assert abs(row["perceived_ns"] - (middle - start)) <= 2 * MS
     assert "its outage is a lower bound" in row["notes"]
-    parts = tables["waterfall"]
-    assert parts["part"].iloc[-1] == "switches not re-taught"
+    parts = tables["waterfall"][tables["waterfall"]["estimator"] == "time-stamp"]
+    assert parts["part"].iloc[-1] == "switches s1, s2 and s3 not re-taught"
     assert (parts["end_ns"] - parts["start_ns"]).sum() == row["perceived_ns"]
     assert tables["relearned"].empty  # what the switches learned later was not of their own accord
 
@@ -94,7 +99,7 @@ def test_an_outage_that_the_end_of_the_cool_down_cuts_off_is_open_and_said_to_be
 def test_a_migration_that_gave_up_is_judged_from_its_start_and_nobody_felt_it(records):
     made = records("guest.memory=256 MiB", "guest.working_set=100 MiB", "guest.dirty_rate=300 MiB/s")
     raw = made.raw()
-    downtime = Downtime(raw)
+    downtime = of(raw)
     assert made.truth["outcome"] == "gave-up"
     assert downtime.window == (raw.migration.start_ns, raw.phase_ns("quiesce"))
     assert downtime.worst.low_ns == 0
@@ -108,13 +113,13 @@ def test_a_migration_that_gave_up_is_judged_from_its_start_and_nobody_felt_it(re
     ("case", "shape", "switches"), [("announced", "tree", {"s1", "s2", "s3"}), ("announced", "single", {"s1"})]
 )
 def test_a_switch_that_learns_right_after_the_announcement_learned_from_it(records, case, shape, switches):
-    table = Downtime(records(f"fabric.shape={shape}", case=case).raw()).relearned_table()
+    table = of(records(f"fabric.shape={shape}", case=case).raw()).relearned_table()
     assert set(table["switch"]) == switches
     assert set(table["cause"]) == {"announcement"}
 
 
 def test_without_an_announcement_switches_learn_from_the_guest_s_traffic(records):
-    assert set(Downtime(records(case="silent").raw()).relearned_table()["cause"]) == {"traffic of the guest"}
+    assert set(of(records(case="silent").raw()).relearned_table()["cause"]) == {"traffic of the guest"}
 
 
 def test_what_switches_learned_first_or_before_the_pause_is_no_relearning(records):
@@ -127,14 +132,14 @@ def test_what_switches_learned_first_or_before_the_pause_is_no_relearning(record
         early = {**event, "time_ns": made.truth["paused_ns"] - 1}
         return [event, first, early]
 
-    before = len(Downtime(made.raw()).relearned_table())
+    before = len(of(made.raw()).relearned_table())
     made.change(change)
-    assert len(Downtime(made.raw()).relearned_table()) == before
+    assert len(of(made.raw()).relearned_table()) == before
 
 
 @pytest.mark.parametrize(("share", "disturbed"), [(0.05, False), (0.5, True)])
 def test_a_machine_that_stood_still_for_a_notable_part_of_the_outage_disturbed_the_trial(records, share, disturbed):
-    downtime = Downtime(records(case="silent").raw())
+    downtime = of(records(case="silent").raw())
     assert not downtime.disturbed
     assert downtime.longest_stall_ns == 0
     start = downtime.window[0]
@@ -143,7 +148,7 @@ def test_a_machine_that_stood_still_for_a_notable_part_of_the_outage_disturbed_t
 
 
 def test_a_stall_before_the_pause_disturbs_nothing_but_is_reported(records):
-    downtime = Downtime(records().raw())
+    downtime = of(records().raw())
     begin = downtime._raw.phase_ns("warm-up")
     downtime.stalls = [Interval(start_ns=begin, end_ns=begin + 77 * MS)]
     assert not downtime.disturbed
@@ -151,7 +156,7 @@ def test_a_stall_before_the_pause_disturbs_nothing_but_is_reported(records):
 
 
 def test_a_stall_that_ends_after_the_trial_counts_as_far_as_it_lies_within(records):
-    downtime = Downtime(records().raw())
+    downtime = of(records().raw())
     end = downtime._raw.phase_ns("quiesce")
     downtime.stalls = [Interval(start_ns=end - 30 * MS, end_ns=end + 50 * MS)]
     assert downtime.longest_stall_ns == 30 * MS
@@ -174,7 +179,21 @@ def test_a_queue_at_the_client_is_no_stall_of_the_machine_and_a_late_prober_is(r
     captured, noted = raw.probe("c1", 1), raw.prober("c1", 1)
     run = (np.arange(len(captured)) >= 100) & (np.arange(len(captured)) < 200)
     monkeypatch.setattr(raw, "probe", lambda client, stream: later(captured, run, 15 * MS))
-    assert Downtime(raw).stalls == []
+    assert of(raw).stalls == []
     monkeypatch.setattr(raw, "prober", lambda client, stream: later(noted, np.arange(len(noted)) == 100, 15 * MS))
-    (stall,) = Downtime(raw).stalls
+    (stall,) = of(raw).stalls
     assert (stall.start_ns, stall.duration_ns) == (noted.intended_ns[100], 15 * MS)
+
+
+def test_the_slowest_request_waits_for_its_client_s_timer_and_its_parts_sum_to_its_latency(records):
+    made = records("clients.request_response.rate=1 kHz")
+    tables = made.analyse()
+    parts = tables["waterfall"][tables["waterfall"]["estimator"] == "request-latency"]
+    outage = tables["outages"].set_index("estimator").loc["request-latency"]
+    assert (parts["end_ns"] - parts["start_ns"]).sum() == outage["outage_ns"]
+    lengths = dict(zip(parts["part"], parts["end_ns"] - parts["start_ns"], strict=True))
+    assert "not attributed" not in lengths
+    timers = {name: length for name, length in lengths.items() if "timer" in name}
+    assert set(timers) <= {f"client's retransmission timer, {rung} time" for rung in ("1st", "2nd", "3rd")}
+    start, end = made.truth["tcp_cut"]
+    assert sum(timers.values()) >= outage["outage_ns"] - (end - start) - 5 * MS

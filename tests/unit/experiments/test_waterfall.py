@@ -5,17 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unnoticed.experiments.analysis.waterfall import (
-    ANSWER,
     BETWEEN,
     NO_FRAME,
-    NO_ROUTE,
     NOT_MOVING,
     RUNNING,
+    UNKNOWN,
     Moments,
     Part,
+    Repeated,
     TimedStep,
+    Wait,
+    switch_waits,
+    timer_waits,
     waterfall,
 )
+
+NO_ROUTE = "switch s1 not re-taught"
 
 TIMES = st.integers(0, 60)
 STEPS = st.lists(
@@ -29,8 +34,9 @@ MOMENTS = st.builds(
     steps=STEPS,
     paused_ns=st.none() | TIMES,
     resumed_ns=st.none() | TIMES,
-    relearned_ns=st.none() | TIMES,
-    first_frame_ns=st.none() | TIMES,
+    waits=st.lists(
+        st.builds(Wait, name=st.sampled_from(["one", "two", "three"]), until_ns=st.none() | TIMES), max_size=3
+    ),
 )
 SPANS = st.tuples(TIMES, st.integers(1, 60)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -40,9 +46,8 @@ def step(name, start, end):
 
 
 def moments(*steps, paused=10, resumed=50, relearned=None, first_frame=None):
-    return Moments(
-        steps=steps, paused_ns=paused, resumed_ns=resumed, relearned_ns=relearned, first_frame_ns=first_frame
-    )
+    waits = [*switch_waits([] if relearned is None else [("s1", relearned)]), Wait(name=NO_FRAME, until_ns=first_frame)]
+    return Moments(steps=steps, paused_ns=paused, resumed_ns=resumed, waits=waits)
 
 
 def names(parts):
@@ -74,7 +79,7 @@ def test_each_instant_has_the_reason_that_it_has_when_looked_at_alone(known, spa
 
 @given(MOMENTS, SPANS)
 def test_a_step_is_named_only_in_the_blackout(known, span):
-    own = {RUNNING, NO_ROUTE, NO_FRAME, ANSWER, NOT_MOVING}
+    own = {RUNNING, UNKNOWN, NOT_MOVING, "one", "two", "three"}
     for part in waterfall(known, start_ns=span[0], end_ns=span[1]):
         if part.name not in own:
             assert known.paused_ns is not None
@@ -95,7 +100,7 @@ def test_every_part_of_a_full_cutover_is_named_in_order():
         ("resume", 35, 50),
         (NO_ROUTE, 50, 60),
         (NO_FRAME, 60, 70),
-        (ANSWER, 70, 80),
+        (UNKNOWN, 70, 80),
     ]
 
 
@@ -118,7 +123,7 @@ def test_the_time_between_two_steps_is_the_former_s_and_before_the_first_it_has_
 
 def test_switches_taught_before_the_resume_cost_nothing():
     known = moments(step("dump", 10, 50), relearned=45, first_frame=55)
-    assert names(waterfall(known, start_ns=45, end_ns=60)) == [("dump", 45, 50), (NO_FRAME, 50, 55), (ANSWER, 55, 60)]
+    assert names(waterfall(known, start_ns=45, end_ns=60)) == [("dump", 45, 50), (NO_FRAME, 50, 55), (UNKNOWN, 55, 60)]
 
 
 def test_switches_that_learn_after_the_outage_explain_all_of_it_since_the_resume():
@@ -133,3 +138,44 @@ def test_without_a_pause_there_was_no_cutover():
 def test_a_guest_that_never_resumed_stays_in_its_last_step():
     known = moments(step("dump", 10, 20), step("send", 20, 30), resumed=None)
     assert names(waterfall(known, start_ns=25, end_ns=99)) == [("send", 25, 99)]
+
+
+def test_each_switch_is_named_until_it_has_learned_and_all_that_have_not_are():
+    waits = switch_waits([("s2", 70), ("s1", 60), ("s3", 65)])
+    known = Moments(steps=[], paused_ns=10, resumed_ns=50, waits=waits)
+    assert names(waterfall(known, start_ns=50, end_ns=80)) == [
+        ("switches s1, s2 and s3 not re-taught", 50, 60),
+        ("switches s2 and s3 not re-taught", 60, 65),
+        ("switch s2 not re-taught", 65, 70),
+        (UNKNOWN, 70, 80),
+    ]
+
+
+def test_a_wait_that_was_over_before_the_one_ahead_of_it_explains_nothing():
+    waits = [Wait(name="network", until_ns=70), Wait(name="timer", until_ns=60), Wait(name="answer", until_ns=80)]
+    known = Moments(steps=[], paused_ns=10, resumed_ns=50, waits=waits)
+    assert names(waterfall(known, start_ns=50, end_ns=80)) == [("network", 50, 70), ("answer", 70, 80)]
+
+
+def test_timers_are_told_by_whose_they_are_and_by_the_rung_of_their_ladder():
+    def again(time_ns, sender, kind, sequence=1):
+        return Repeated(time_ns=time_ns, sender=sender, type=kind, sequence=sequence)
+
+    waits = timer_waits(
+        [
+            again(900, "client", "rto"),
+            again(30, "client", "tlp"),
+            again(200, "client", "rto"),
+            again(210, "client", "rto", sequence=2),
+            again(400, "guest", "rto"),
+            again(950, "guest", "fast"),
+        ]
+    )
+    assert [(wait.name, wait.until_ns) for wait in waits] == [
+        ("client's tail-loss probe timer", 30),
+        ("client's retransmission timer, 1st time", 200),
+        ("client's retransmission timer, 1st time", 210),
+        ("guest's retransmission timer, 1st time", 400),
+        ("client's retransmission timer, 2nd time", 900),
+        ("guest's fast recovery", 950),
+    ]

@@ -229,7 +229,7 @@ class SyntheticRun:
             if case != CLAIM:
                 pieces.append(("wait for the client's timer (RTO)", last - 300_000))
             for name, end in [*pieces, ("first answer", last)]:
-                parts.append((trial_id, client, order, name, at, end))
+                parts.append((trial_id, client, "time-stamp", order, name, at, end))
                 order, at = order + 1, end
             spread = MS if index else MS // 2
             for estimator, extra in (("time-stamp", 0), ("lost-frames", -400_000), ("request", 700_000)):
@@ -282,7 +282,9 @@ class SyntheticRun:
                 outages,
                 columns=["trial_id", "client", "estimator", "outage_ns", "low_ns", "high_ns", "start_ns", "end_ns"],
             ),
-            "waterfall": pd.DataFrame(parts, columns=["trial_id", "client", "order", "part", "start_ns", "end_ns"]),
+            "waterfall": pd.DataFrame(
+                parts, columns=["trial_id", "client", "estimator", "order", "part", "start_ns", "end_ns"]
+            ),
             "relearned": pd.DataFrame(
                 [(trial_id, f"s{n}", f"s{n}-eth{n}", resumed + n * 60_000, "garp") for n in (1, 2, 3)][: 3 * completed],
                 columns=["trial_id", "switch", "port", "time_ns", "cause"],

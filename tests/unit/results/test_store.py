@@ -79,8 +79,8 @@ def test_a_newer_schema_is_refused(small, tmp_path):
     folder = small.write(tmp_path / "run")
     path = folder.path / "rounds.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"unnoticed.schema_version": b"2"}), path)
-    with pytest.raises(RecordError, match="schema version 2; this release reads version 1"):
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"unnoticed.schema_version": b"99"}), path)
+    with pytest.raises(RecordError, match="schema version 99; this release reads version"):
         folder.load()
 
 
