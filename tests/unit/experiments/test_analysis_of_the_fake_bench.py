@@ -42,11 +42,11 @@ def test_the_blackout_is_exact_and_the_perceived_downtime_within_a_probe_s_perio
 
 def test_the_waterfall_of_each_client_sums_to_what_it_felt(trial_of, measure):
     tables, _ = measure(trial_of("clients.count=2"))
-    outages = tables["outages"][tables["outages"]["estimator"] == "time-stamp"].set_index("client")["outage_ns"]
+    outages = tables["outages"].set_index(["client", "estimator"])["outage_ns"]
     parts = tables["waterfall"]
-    sums = (parts["end_ns"] - parts["start_ns"]).groupby(parts["client"]).sum()
-    assert set(sums.index) == {"c1", "c2"}
-    assert all(abs(sums[client] - outages[client]) <= 1_000_000 for client in sums.index)
+    sums = (parts["end_ns"] - parts["start_ns"]).groupby([parts["client"], parts["estimator"]]).sum()
+    assert set(sums.index) == {(client, view) for client in ("c1", "c2") for view in ("time-stamp", "request-latency")}
+    assert all(abs(sums[of] - outages[of]) <= 1_000_000 for of in sums.index)
 
 
 def test_a_reset_is_found(trial_of, measure):
