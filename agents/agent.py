@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import resource
 import select
 import socket
 import sys
@@ -22,10 +21,11 @@ from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.host import Host, discard
+from unnoticed.agents.kernel import descriptors
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
-from unnoticed.agents.ram import Super
+from unnoticed.agents.ram import SLOTS, Super
 from unnoticed.agents.source import MigrationSettings, Source
 from unnoticed.control import Command, Control, ParentGoneError
 from unnoticed.errors import MigrationError, UnnoticedError
@@ -146,8 +146,7 @@ class Agent:
 def main() -> None:
     """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events."""
     settings = json.loads(sys.argv[1])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a cutover duplicates every connection's descriptor
+    descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
     gate = BridgePort(settings["gate"])

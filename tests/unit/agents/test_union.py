@@ -1,5 +1,8 @@
 """The pages that are still to be sent: those left over, and those written meanwhile."""
 
+import subprocess
+import sys
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,3 +29,16 @@ def test_it_is_the_union_as_maximal_runs_in_order(first, second):
     result = _union(runs_of(first), runs_of(second))
     assert result.dtype == np.uint64
     assert result.tolist() == runs_of(first | second).tolist()
+
+
+def test_it_imports_nothing_at_its_first_call_which_is_made_in_the_blackout():
+    code = """
+import sys
+import numpy as np
+from unnoticed.agents.source import _union
+runs, before = np.array([[1, 2], [5, 1]], dtype=np.uint64), set(sys.modules)
+_union(runs, runs + np.uint64(1))
+print(sorted(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
