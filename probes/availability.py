@@ -53,7 +53,8 @@ class Availability:
 
     def is_guess(self, sent_ns: I64) -> npt.NDArray[np.bool_]:
         """Where no probe was recorded within a period of these instants."""
-        return np.abs(self.samples.sent_ns[self._nearest(sent_ns)] - sent_ns) > self.samples.period_ns
+        distance_ns: I64 = np.abs(self.samples.sent_ns[self._nearest(sent_ns)] - sent_ns)
+        return distance_ns > self.samples.period_ns
 
     def _nearest(self, sent_ns: I64) -> I64:
         recorded = self.samples.sent_ns

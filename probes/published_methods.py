@@ -46,6 +46,7 @@ class Method:
     why: str
     period_ns: int
     report: Rule
+    needs_answers: bool = False  # it sees an outage only by the answer that ends it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,7 @@ METHODS: tuple[Method, ...] = (
         why="steps of 100 ms; only the first gap counts, whatever caused it; says nothing where none is lost",
         period_ns=100 * _MS,
         report=_every(first_gap_in_numbers, 100 * _MS),
+        needs_answers=True,
     ),
     Method(
         name="yardstick",
@@ -172,6 +174,7 @@ METHODS: tuple[Method, ...] = (
         why="the period is in the figure: reads 50 ms where nothing happens",
         period_ns=50 * _MS,
         report=_every(longest_arrival_gap, 50 * _MS),
+        needs_answers=True,
     ),
     Method(
         name="mig_mon, spike log",
@@ -179,6 +182,7 @@ METHODS: tuple[Method, ...] = (
         why="below two periods there is no entry; one lost packet makes one or none, by a millisecond",
         period_ns=50 * _MS,
         report=_every(longest_spike, 50 * _MS),
+        needs_answers=True,
     ),
     Method(
         name="fping, 10 ms",

@@ -48,11 +48,11 @@ def call(monkeypatch, tmp_path):
 def test_help_names_every_command(call):
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("doctor", "list", "run", "report", "compare", "clean"):
+    for command in ("doctor", "list", "run", "report", "compare", "audit", "clean"):
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "clean"])
+@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "audit", "clean"])
 def test_every_command_has_help_and_json(call, command):
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -192,7 +192,7 @@ def test_a_comparison_in_json_is_one_document(call, small_plan_file, tmp_path):
     assert blackout["difference"] == 0
 
 
-@pytest.mark.parametrize("command", [("report",), ("compare", ".")])
+@pytest.mark.parametrize("command", [("report",), ("compare", "."), ("audit",)])
 def test_a_folder_that_is_no_run_exits_2(call, command):
     result = call(*command, "nowhere")
     assert result.exit_code == 2

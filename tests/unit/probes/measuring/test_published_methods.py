@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unnoticed.probes.availability import Availability
@@ -137,6 +137,7 @@ def test_a_quiet_path_is_reported_as_such_or_with_the_method_s_own_period(method
     assert reported.guessed == 0
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1500, 3000), st.integers(1, 1500))
 def test_the_figures_of_a_counting_method_lie_within_a_period_of_a_cut(begin, length):
     cut = path((begin, begin + length))
