@@ -16,7 +16,9 @@ Facts, by the projects' own sources as read in 2026:
 - mig_mon (Peter Xu), `client` and `server`: a datagram every 50 ms to a server in the guest, which prints the longest
   time between two arrivals in whole milliseconds; its spike log has those of at least twice the first such time.
 - ping as it is called by hand: 1 s, lost x 1 s.
-- fping -p 10, iperf3 -u at 1 kHz: lost x period (what most scripts around them do).
+- fping -p 10 -o: its own account of the outage, lost x period, where an answer after a period counts as lost.
+- iperf3 -u at 1 kHz: lost datagrams, as its server counts them, x 1 ms (what scripts around it do).
+- sockperf, UDP ping-pong at 1 kHz: its maximum. A datagram without an answer stops it, without a word.
 """
 
 from __future__ import annotations
@@ -85,6 +87,26 @@ def lost_times_interval(path: Availability, first_ns: int, *, period_ns: int) ->
     """Unanswered probes x period: tempest at 0.2 s, ping by hand at 1 s. Late answers count as answers."""
     answers = path.answered_ns(train(path, first_ns, period_ns))
     return int((answers == NEVER).sum()) * period_ns
+
+
+def late_times_interval(path: Availability, first_ns: int, *, period_ns: int) -> Figure:
+    """fping: the same, but an answer that takes longer than a period counts as none."""
+    sent = train(path, first_ns, period_ns)
+    answers = path.answered_ns(sent)
+    return int(((answers == NEVER) | (answers - sent > period_ns)).sum()) * period_ns
+
+
+def ping_pong(path: Availability, first_ns: int, *, period_ns: int) -> Figure:
+    """sockperf: the longest round trip until the first loss, after which it waits for ever. None without any."""
+    longest_ns, now_ns = None, first_ns
+    for due_ns in train(path, first_ns, period_ns).tolist():
+        if due_ns < now_ns:  # it was waiting then: what was due meanwhile is not sent
+            continue
+        now_ns = path.answer_ns(due_ns)
+        if now_ns == NEVER:
+            return longest_ns
+        longest_ns = max(longest_ns or 0, now_ns - due_ns)
+    return longest_ns
 
 
 def yardstick(path: Availability, first_ns: int) -> Figure:
@@ -186,10 +208,10 @@ METHODS: tuple[Method, ...] = (
     ),
     Method(
         name="fping, 10 ms",
-        rule="fping -p 10, lost x 10 ms",
-        why="steps of 10 ms; blind to an outage that holds frames instead of losing them",
+        rule="fping -p 10 -o: lost pings x 10 ms",
+        why="steps of 10 ms; sums every loss of the test, and every answer later than 10 ms",
         period_ns=10 * _MS,
-        report=_every(lost_times_interval, 10 * _MS),
+        report=_every(late_times_interval, 10 * _MS),
     ),
     Method(
         name="iperf3 -u, 1 kHz",
@@ -197,6 +219,13 @@ METHODS: tuple[Method, ...] = (
         why="fine steps, but sums every loss of the test and misses frames that were held",
         period_ns=_MS,
         report=_every(lost_times_interval, _MS),
+    ),
+    Method(
+        name="sockperf, 1 kHz",
+        rule="UDP ping-pong, longest round trip",
+        why="stops for good at the first lost datagram, and leaves that wait out of its maximum",
+        period_ns=_MS,
+        report=_every(ping_pong, _MS),
     ),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from unnoticed.errors import RecordError
 from unnoticed.experiments.analysis.downtime import Downtime
 from unnoticed.experiments.analysis.raw import GUEST_STREAM, RawRecords
 from unnoticed.experiments.planning.grid import Trial
@@ -11,6 +12,7 @@ from unnoticed.probes.availability import Availability
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.published_methods import METHODS, figures
 from unnoticed.probes.samples import NEVER, Samples
+from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.results.audit import Audit, Entry, Truth
 
 _OF_USERS = {
@@ -29,10 +31,14 @@ NOT_QEMU = "QEMU's own downtime is not here: this guest is a process, which QEMU
 
 
 def audit_trial(trial: Trial, raw: RawRecords, *, client: str | None = None) -> Audit:
-    """The audit for `client`, by default the one that was longest without answers. Raises RecordError."""
+    """The audit for `client`. Raises RecordError.
+
+    By default for the one with tools of others beside its probes, or else for that which was longest without answers.
+    """
     downtime = Downtime(raw)
     felt = {one.client: one.outage for one in downtime.felt}
-    chosen = max(felt, key=lambda name: felt[name].outage_ns) if client is None else client
+    worst = max(felt, key=lambda name: felt[name].outage_ns)
+    chosen = client or (raw.clients[0] if raw.settings.clients.tool_names else worst)
     outage, probe = felt[chosen], _judged(raw, chosen)
     path = Availability(probe)
     return Audit(
@@ -46,8 +52,13 @@ def audit_trial(trial: Trial, raw: RawRecords, *, client: str | None = None) -> 
             start_ns=outage.start_ns,
             end_ns=outage.end_ns,
         ),
-        entries=(*_of_hypervisor(raw), *_published(path, outage), *_of_users(downtime, chosen)),
-        absent=(NOT_QEMU,),
+        entries=(
+            *_of_hypervisor(raw),
+            *_published(path, outage),
+            *_of_users(downtime, chosen),
+            *_of_tools(raw, chosen),
+        ),
+        absent=(NOT_QEMU, *_absent_tools(raw, chosen)),
         paused_ns=raw.migration.paused_ns,
         sent_ns=probe.sent_ns,
         answered_ns=probe.answered_ns,
@@ -101,3 +112,29 @@ def _of_users(downtime: Downtime, client: str) -> list[Entry]:
         for estimator, (name, rule, why) in _OF_USERS.items()
         if estimator in rows
     ]
+
+
+def _of_tools(raw: RawRecords, client: str) -> list[Entry]:
+    """What the tools at this client printed. Raises RecordError where one left nothing to read."""
+    entries = []
+    for name in _tools_at(raw, client):
+        tool, path = TOOLS[name], raw.folder / output_name(client, name)
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise RecordError(
+                f"{path} cannot be read ({error.strerror}): {name} was to be run in this trial."
+            ) from error
+        figure = tool.figure(text)
+        entries.append(Entry(group="tool", name=f"{name}, run", rule=tool.rule, why=tool.why, figures_ns=(figure,)))
+    return entries
+
+
+def _absent_tools(raw: RawRecords, client: str) -> list[str]:
+    left = [name for name in TOOLS if name not in _tools_at(raw, client)]
+    said = [f"Not run beside our probes: {', '.join(left)} (clients.tools of the plan)."] if left else []
+    return [*said, "iperf3 is only computed, never run: its server would have to live in the guest."]
+
+
+def _tools_at(raw: RawRecords, client: str) -> tuple[str, ...]:
+    return raw.settings.clients.tool_names if client == raw.clients[0] else ()

@@ -11,10 +11,12 @@ from unnoticed.probes.published_methods import (
     Method,
     figures,
     first_gap_in_numbers,
+    late_times_interval,
     longest_arrival_gap,
     longest_spike,
     lost_times_interval,
     of_names,
+    ping_pong,
     yardstick,
 )
 from unnoticed.probes.samples import NEVER, Samples
@@ -65,6 +67,23 @@ def test_a_ping_s_late_answer_is_an_answer():
 
 def test_tempest_sums_the_losses_of_the_whole_test():
     assert lost_times_interval(path((1000, 1001), (3000, 3001)), first(0), period_ns=200 * MS) == 400 * MS
+
+
+def test_fping_takes_an_answer_later_than_its_period_for_none():
+    held = path(hold=[(1000, 1025)])  # at 1000, 1010 and 1020; the last one waits for 5 ms
+    assert late_times_interval(held, first(0), period_ns=10 * MS) == 20 * MS
+    assert late_times_interval(path((1001, 1025)), first(0), period_ns=10 * MS) == 20 * MS
+
+
+def test_sockperf_reports_the_longest_round_trip_before_the_first_loss_and_stops_there():
+    cut = path((2000, 2500), hold=[(1000, 1007), (3000, 3400)])
+    assert ping_pong(cut, first(0), period_ns=MS) == 7 * MS + RTT
+    assert ping_pong(path((2000, 2500)), first(0), period_ns=MS) == RTT
+    assert ping_pong(path((0, 10)), first(0), period_ns=MS) is None
+
+
+def test_sockperf_measures_a_freeze_that_loses_nothing():
+    assert ping_pong(path(hold=[(3000, 3400)]), first(0), period_ns=MS) == 400 * MS + RTT
 
 
 def test_yardstick_counts_60_ms_for_each_echo_without_an_answer_in_50():
@@ -131,7 +150,7 @@ def test_mig_mon_has_no_figure_before_its_second_gap(rule):
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_quiet_path_is_reported_as_such_or_with_the_method_s_own_period(method):
     reported = figures(method, QUIET)
-    expected = {"mig_mon, longest gap": 50 * MS, "xenrt": None}.get(method.name, 0)
+    expected = {"mig_mon, longest gap": 50 * MS, "xenrt": None, "sockperf, 1 kHz": RTT}.get(method.name, 0)
     assert set(reported.figures) == {expected}
     assert reported.silent == (1.0 if expected is None else 0.0)
     assert reported.guessed == 0
