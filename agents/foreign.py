@@ -1,8 +1,8 @@
 """Answers to the tools of others: just enough HTTP, RESP and sockperf's ping-pong to be measured by them.
 
 Pure, and without a memory: each request is answered from itself alone, so a guest that has moved goes on in the middle
-of a conversation. Requests may come in pieces as long as what is unfinished fits the connection's page; pipelining beyond
-that is not for this guest.
+of a conversation. Requests may come in pieces as long as what is unfinished fits the connection's page; pipelining
+beyond that is not for this guest.
 """
 
 from __future__ import annotations

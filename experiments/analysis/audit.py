@@ -133,6 +133,10 @@ def _of_tools(raw: RawRecords, client: str) -> list[Entry]:
 def _absent_tools(raw: RawRecords, client: str) -> list[str]:
     left = [name for name in TOOLS if name not in _tools_at(raw, client)]
     said = [f"Not run beside our probes: {', '.join(left)} (clients.tools of the plan)."] if left else []
+    if len(left) < len(TOOLS):
+        said.append(
+            "Tools ran at this client: their own traffic is part of the trial; it keeps switches and guest busy."
+        )
     return [*said, "iperf3 is only computed, never run: its server would have to live in the guest."]
 
 

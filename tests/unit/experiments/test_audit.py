@@ -1,13 +1,17 @@
 """`unnoticed audit` on a run of the fake bench, whose truth is known."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from unnoticed.errors import RecordError
 from unnoticed.experiments import cli
 from unnoticed.experiments.analysis.audit import audit_trial
 
+GOLDEN = Path(__file__).parents[2] / "golden/tools"
 MS = 1_000_000
 PUBLISHED = {"ping, 1 s", "tempest", "xenrt", "yardstick", "mig_mon, longest gap", "mig_mon, spike log"}
 
@@ -110,3 +114,47 @@ def test_what_cannot_be_is_refused_in_one_sentence(run_folder, arguments, said):
     result = call("audit", run_folder, *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.fixture
+def tooled(records):
+    """A trial with two tools at its first client, and what they printed."""
+    made = records("clients.tools=fping+sockperf", "clients.count=2")
+    for name in ("fping", "sockperf"):
+        shutil.copy(GOLDEN / f"{name}.txt", made.folder / f"c1-{name}.out")
+    return made
+
+
+def test_what_tools_printed_stands_beside_what_was_computed(tooled):
+    audit = audit_trial(tooled.trial, tooled.raw())
+    found = {entry.name: entry.figures_ns for entry in audit.entries if entry.group == "tool"}
+    assert found == {"fping, run": (40 * MS,), "sockperf, run": (4_139_532,)}
+    assert {"fping, 10 ms", "sockperf, 1 kHz"} <= set(methods(audit))
+    said = " ".join(audit.absent)
+    assert "Not run beside our probes: redis-benchmark, wrk" in said
+    assert "their own traffic is part of the trial" in said
+
+
+def test_tools_ran_at_the_first_client_which_is_the_one_that_is_shown_then(tooled):
+    assert audit_trial(tooled.trial, tooled.raw()).client == "c1"
+    other = audit_trial(tooled.trial, tooled.raw(), client="c2")
+    assert not [entry for entry in other.entries if entry.group == "tool"]
+
+
+def test_a_tool_that_printed_no_figure_reports_nothing(tooled):
+    (tooled.folder / "c1-fping.out").write_text("10.77.0.100: No route to host")
+    (entry,) = [entry for entry in audit_trial(tooled.trial, tooled.raw()).entries if entry.name == "fping, run"]
+    assert entry.spread == "no figure"
+
+
+def test_the_output_of_a_tool_that_is_missing_is_an_incomplete_record(tooled):
+    (tooled.folder / "c1-fping.out").unlink()
+    with pytest.raises(RecordError, match=r"c1-fping\.out cannot be read"):
+        audit_trial(tooled.trial, tooled.raw())
+
+
+def test_without_tools_those_that_can_be_run_are_named(records):
+    made = records()
+    said = " ".join(audit_trial(made.trial, made.raw()).absent)
+    assert "Not run beside our probes: fping, redis-benchmark, wrk, sockperf (clients.tools of the plan)." in said
+    assert "part of the trial" not in said

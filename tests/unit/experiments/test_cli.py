@@ -246,3 +246,11 @@ def test_doctor_is_content_without_what_is_optional(call, monkeypatch):
 def test_python_dash_m_unnoticed_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "unnoticed", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("unnoticed, version")
+
+
+def test_a_plan_whose_tool_is_not_installed_exits_77_with_the_package(call, small_plan_file, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "redis-benchmark" else f"/usr/bin/{name}")
+    result = call("run", small_plan_file, "--set", "clients.tools=fping+redis-benchmark")
+    assert result.exit_code == 77
+    assert "redis-benchmark is not installed; apt-get install --no-install-recommends redis-tools" in result.stderr
