@@ -22,7 +22,7 @@ MISSING = [name for name in TOOLS if name not in INSTALLED]
 def test_tools_that_are_not_installed_are_refused_before_anything_is_made(start_run):
     if not MISSING:
         return
-    run = start_run("run", "--set", f"clients.tools={'+'.join(TOOLS)}")
+    run = start_run("run", "--set", f"clients.tools={'+'.join(TOOLS)}", "--set", "phases.warm_up=3 s")
     assert run.wait() == 77
     packages = " ".join(TOOLS[name].package for name in MISSING)
     assert f"apt-get install --no-install-recommends {packages}" in run.stderr()
@@ -30,7 +30,7 @@ def test_tools_that_are_not_installed_are_refused_before_anything_is_made(start_
 
 
 def test_installed_tools_run_beside_the_probes_and_are_audited(start_run):
-    run = start_run("run", "--set", f"clients.tools={'+'.join(INSTALLED) or 'none'}")
+    run = start_run("run", "--set", f"clients.tools={'+'.join(INSTALLED) or 'none'}", "--set", "phases.warm_up=3 s")
     assert run.wait() == 0, run.stderr()
     command = [sys.executable, "-m", "unnoticed", "audit", str(run.out), "--json"]
     (audit,) = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["audits"]

@@ -119,7 +119,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(run_folder, arguments, said):
 @pytest.fixture
 def tooled(records):
     """A trial with two tools at its first client, and what they printed."""
-    made = records("clients.tools=fping+sockperf", "clients.count=2")
+    made = records("clients.tools=fping+sockperf", "clients.count=2", "phases.warm_up=3 s")
     for name in ("fping", "sockperf"):
         shutil.copy(GOLDEN / f"{name}.txt", made.folder / f"c1-{name}.out")
     return made

@@ -332,3 +332,10 @@ def test_a_tool_that_is_none_is_answered_with_those_there_are(trial_of, tools, s
         trial_of(f'clients.tools="{tools}"')
     assert said in str(error.value)
     assert '"none", "fping", "redis-benchmark", "wrk", "sockperf"' in str(error.value)
+
+
+def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
+    with pytest.raises(PlanError) as error:
+        trial_of("clients.tools=fping+sockperf")
+    assert '"300 ms" is too short for sockperf, which measures nothing in its first "2500 ms"' in str(error.value)
+    trial_of("clients.tools=fping+sockperf", "phases.warm_up=2.5 s")
