@@ -26,7 +26,7 @@ GROUPS = {
     "users": "What users of TCP waited",
     "tool": "What real tools reported, run beside our probes",
 }
-_FEW = 3  # as many different figures are named one by one
+_FEW = 2  # as many different figures are named one by one
 
 
 @dataclass(frozen=True, kw_only=True)

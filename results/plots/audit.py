@@ -29,7 +29,7 @@ from unnoticed.results.plots.style import (
 )
 from unnoticed.results.quantities import format_ns
 
-_LEFT, _RIGHT = 2.05, 2.35  # inches beside the panels
+_LEFT, _RIGHT = 2.05, 2.55  # inches beside the panels
 _INNER = WIDTH - _LEFT - _RIGHT
 _STRIP_TOP, _STRIP, _ROW, _HEAD = 0.62, 0.62, 0.335, 0.36
 _COLOURS = {"hypervisor": BLUE, "published": INK, "users": PURPLE, "tool": AMBER}

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from unnoticed.errors import RecordError
 from unnoticed.experiments import cli
 from unnoticed.experiments.analysis.audit import audit_trial
+from unnoticed.results.plots import audit as plot
 
 GOLDEN = Path(__file__).parents[2] / "golden/tools"
 MS = 1_000_000
@@ -158,3 +159,12 @@ def test_without_tools_those_that_can_be_run_are_named(records):
     said = " ".join(audit_trial(made.trial, made.raw()).absent)
     assert "Not run beside our probes: fping, redis-benchmark, wrk, sockperf (clients.tools of the plan)." in said
     assert "part of the trial" not in said
+
+
+def test_a_migration_that_gave_up_is_audited_too_and_drawn(records):
+    made = records("guest.memory=256 MiB", "guest.working_set=100 MiB", "guest.dirty_rate=300 MiB/s")
+    audit = audit_trial(made.trial, made.raw())
+    assert "blackout" not in methods(audit)
+    assert methods(audit)["mig_mon, longest gap"].typical_ns >= 50 * MS
+    assert audit.truth.low_ns == 0
+    assert "<svg" in plot.draw(audit)

@@ -41,6 +41,7 @@ def audit(*entries, truth=TRUTH):
         ((60, 60), 60, "always 60.0 ms"),
         ((0, 0, 0, 1000), 0, "0 ms in 75 %, 1.00 s in 25 %"),
         ((50, 60, 70, 80, 90), 70, "50.0 ms to 90.0 ms"),
+        ((0, 0, 90, 100), 0, "0 ms in 50 %, else 90.0 ms to 100 ms"),
         ((0, 0, 0, 70, 80, 90), 0, "0 ms in 50 %, else 70.0 ms to 90.0 ms"),
         ((100, None), 100, "100 ms in 50 %, nothing in 50 %"),
         ((100, None, None), None, "100 ms in 33.3 %, nothing in 66.7 %"),
