@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoticed import workload
-from unnoticed.agents import dirtier
+from unnoticed.agents import dirtier, foreign
 from unnoticed.agents.kernel import descriptors, libc, userfaultfd
 from unnoticed.agents.ram import (
     IN_BYTES,
@@ -77,8 +77,11 @@ class Guest:
             self._probes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _PROBES_BYTES)
         self._probes.bind((address, workload.PROBE_PORT))
         self._probes.setblocking(False)
+        self._foreign_probes = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._foreign_probes.bind((address, workload.SOCKPERF_PORT))
+        self._foreign_probes.setblocking(False)
         self._epoll = select.epoll()
-        for fixed in (control, self._listener, self._probes):
+        for fixed in (control, self._listener, self._probes, self._foreign_probes):
             self._epoll.register(fixed.fileno(), select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
         self._free: list[int] = []
@@ -133,6 +136,7 @@ class Guest:
         rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
         origin_ns = now_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
         control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
+        foreign_probes = self._foreign_probes.fileno()
         timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
         while True:
             pausing = False
@@ -141,6 +145,8 @@ class Guest:
                     pausing = True
                 elif fd == probes:
                     self._echo()
+                elif fd == foreign_probes:
+                    self._echo_foreign()
                 elif fd == listener:
                     self._accept()
                 else:
@@ -234,6 +240,8 @@ class Guest:
         held = quads[base + Slot.IN_LENGTH]
         data = bytes(view[start : start + held]) + data
         position = 0
+        if quads[base + Slot.STATE] == SlotState.GREETING and foreign.is_foreign(data):
+            quads[base + Slot.KIND], quads[base + Slot.STATE] = Kind.FOREIGN, SlotState.SERVING
         if quads[base + Slot.STATE] == SlotState.GREETING and len(data) >= workload.HELLO.size:
             self._greet(connection, slot, data)
             position = workload.HELLO.size
@@ -241,6 +249,8 @@ class Guest:
             kind = quads[base + Slot.KIND]
             if kind == Kind.REQUEST:
                 position = self._answer(base, data, position)
+            elif kind == Kind.FOREIGN:
+                position = self._answer_foreign(base, data)
             elif kind == Kind.UPLOAD:
                 self._take_bulk(base, memoryview(data)[position:])
                 position = len(data)
@@ -255,7 +265,7 @@ class Guest:
     def _greet(self, connection: socket.socket, slot: int, data: bytes) -> None:
         base, quads = slot_base(slot), self._quads
         magic, kind, number, rate = workload.HELLO.unpack_from(data)
-        if magic != workload.MAGIC or kind not in Kind.__members__.values():
+        if magic != workload.MAGIC or kind not in Kind.__members__.values() or kind == Kind.FOREIGN:
             quads[base + Slot.STATE] = SlotState.FREE
             return
         hello = Hello(kind, number, rate)
@@ -281,6 +291,19 @@ class Guest:
             )
             quads[base + Slot.PREVIOUS] = value
         return position
+
+    def _answer_foreign(self, base: int, data: bytes) -> int:
+        """The same for a tool that is not ours; what is no request, or too much at once, ends the connection."""
+        try:
+            answers, taken = foreign.answer(data)
+        except ValueError:
+            answers, taken = b"", 0
+            self._quads[base + Slot.STATE] = SlotState.FREE
+        if self._quads[base + Slot.OUT_LENGTH] + len(answers) > OUT_BYTES:
+            self._quads[base + Slot.STATE] = SlotState.FREE
+            return taken
+        self._append(base, answers)
+        return taken
 
     def _take_bulk(self, base: int, data: memoryview) -> None:
         quads = self._quads
@@ -360,6 +383,16 @@ class Guest:
                 data, sender = self._probes.recvfrom(256)
                 self._probes.sendto(data, sender)
             except OSError:  # nothing left, or the prober is gone
+                return
+
+    def _echo_foreign(self) -> None:
+        for _ in range(64):
+            try:
+                data, sender = self._foreign_probes.recvfrom(2048)
+                answered = foreign.sockperf_answer(data)
+                if answered is not None:
+                    self._foreign_probes.sendto(answered, sender)
+            except OSError:  # nothing left, or the tool is gone
                 return
 
 

@@ -24,6 +24,7 @@ from unnoticed.experiments.child import Child
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.watch import Watch
+from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.topology.fabric import Fabric
 
 _START_S = 30.0  # longest wait for a process to be ready, on a machine under load
@@ -44,6 +45,7 @@ class Cast:
         self.watch = Watch(self._children)
         self._load: list[Child] = []
         self._probers: list[Child] = []
+        self._tools: list[Child] = []
         self._guest_at = "a"
 
     def __enter__(self) -> Cast:
@@ -59,8 +61,8 @@ class Cast:
     # -- the phases ------------------------------------------------------------------------------------------------
 
     def start_load(self) -> None:
-        """Let the clients and the probers begin."""
-        for child in (*self._probers, *self._load):
+        """Let the clients, the probers and the tools of others begin."""
+        for child in (*self._probers, *self._load, *self._tools):
             child.command("start")
 
     def migrate(self, *, number: int = 0) -> None:
@@ -95,6 +97,13 @@ class Cast:
         if self._guest_at == "b" and self._trial.settings.migration.announce == "none":
             self._agents["b"].command("announce", announce="garp")
             self.watch.wait_reply(self._agents["b"], "announced", _START_S)
+
+    def stop_tools(self) -> None:
+        """Interrupt the tools of others, and wait until they have printed their accounts."""
+        for child in self._tools:
+            child.command("stop")
+        for child in self._tools:
+            self.watch.wait_reply(child, "done", _STOP_S)
 
     def stop_load(self) -> None:
         """Let the clients end: every answer in, every counter read, every connection closed. And the probers."""
@@ -159,6 +168,7 @@ class Cast:
         for number, client in enumerate(clients):
             self._probers.append(self._start_prober(client))
             self._load += self._start_clients(client, number)
+        self._tools = [self._start_tool(clients[0], name) for name in self._trial.settings.clients.tool_names]
         guest = self._trial.settings.guest
         self.watch.wait_reply(self._agents["a"], "ready", _START_S)
         self._agents["a"].command(
@@ -168,7 +178,7 @@ class Cast:
             dirty_bytes_per_s=guest.dirty_rate_bytes_per_s,
             pattern=guest.pattern,
         )
-        for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load):
+        for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load, *self._tools):
             self.watch.wait_reply(child, "ready", _START_S)
         self.watch.wait_reply(self._agents["a"], "booted", _START_S)
 
@@ -242,6 +252,15 @@ class Cast:
                 )
                 children.append(child)
         return children
+
+    def _start_tool(self, client: str, name: str) -> Child:
+        return self._child(
+            client,
+            f"{client}-{name}",
+            "probes.tool_runner",
+            argv=TOOLS[name].arguments(self._fabric.places["guest-a"].ipv4),
+            output=str(self._folder / output_name(client, name)),
+        )
 
     def _child(self, where: str | None, name: str, module: str, /, **settings: Any) -> Child:
         """Start a child at a place, or in the runner's own namespace; it is ended with the cast."""

@@ -27,6 +27,7 @@ _COMMANDS = {
     "run": ("run", "Run an experiment and report on it."),
     "report": ("report", "Make the report of a run (again)."),
     "compare": ("compare", "Two runs side by side, with confidence intervals."),
+    "audit": ("audit", "What other methods would have reported on the same trials."),
     "clean": ("clean", "Remove what a crashed run left, and only that."),
 }
 

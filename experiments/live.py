@@ -73,6 +73,7 @@ def _play(trial: Trial, cast: Cast, events: EventLog, progress: Progress) -> Non
     phase("cool-down")
     cast.watch.sleep(trial.settings.phases.cool_down_ns / 1e9)
     phase("quiesce")
+    cast.stop_tools()
     cast.reveal()
     cast.stop_load()
     cast.verify()

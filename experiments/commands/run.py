@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.cli import forget_stdout
 from unnoticed.experiments.planning.plan import Plan, load_plan, trials
+from unnoticed.probes.tools import TOOLS
 
 if TYPE_CHECKING:
     from unnoticed.experiments.bench import Bench
@@ -65,6 +67,7 @@ def command(
             f"TCP connections; try: sudo unnoticed run {plan_name}"
         )
     if bench_name == "live":
+        check_tools(plan)
         own_root.enter()
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 
@@ -85,6 +88,18 @@ def command(
     except OSError:  # nobody reads it; what the run came to does not depend on that
         forget_stdout()
     raise SystemExit(result.exit_code)
+
+
+def check_tools(plan: Plan) -> None:
+    """See that the tools which the plan asks for are installed. Raises MachineError with the packages to install."""
+    asked = dict.fromkeys(name for setting in plan.settings for name in setting.settings.clients.tool_names)
+    missing = [TOOLS[name] for name in asked if shutil.which(name) is None]
+    if missing:
+        raise MachineError(
+            f"clients.tools: {', '.join(tool.name for tool in missing)} {'is' if len(missing) == 1 else 'are'} not "
+            "installed; apt-get install --no-install-recommends "
+            f"{' '.join(tool.package for tool in missing)}, or leave out what is missing."
+        )
 
 
 def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:

@@ -5,6 +5,7 @@ Every attempt runs in a child process of its own, in a network namespace of its 
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import shutil
@@ -20,6 +21,7 @@ from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.doctor import kernel_attempts as kernel
 from unnoticed.experiments.doctor.throwaway import TrialError, in_child
+from unnoticed.probes.tools import TOOLS
 
 _TIMEOUT_S = 10.0
 PRIVILEGE = "run it as root, and in a container with --privileged"
@@ -197,6 +199,13 @@ def _memfd() -> str:
     return "one page, mapped and written"
 
 
+def _installed(command: str) -> str:
+    path = shutil.which(command)
+    if path is None:
+        raise TrialError(f"{command} is not installed")
+    return path
+
+
 def _kvm() -> str:
     fd = os.open("/dev/kvm", os.O_RDWR)
     version = ioctl(fd, 0xAE00)  # KVM_GET_API_VERSION, include/uapi/linux/kvm.h
@@ -266,6 +275,12 @@ CAPABILITIES: tuple[Capability, ...] = (
                required=False,
                probed="asked the kernel for its datapath", cost="switches are Linux bridges",
                remedy=f"{_APT} openvswitch-switch, on a kernel with openvswitch"),
+    *(
+        Capability(name=tool.name, purpose="measuring beside our probes (clients.tools)", required=False,
+                   attempt=functools.partial(_installed, tool.name), probed="looked for it", network=False,
+                   cost="it cannot be compared with our probes", remedy=f"{_APT} {tool.package}")
+        for tool in TOOLS.values()
+    ),
     Capability(name="KVM", purpose="fast virtual machines as guests", attempt=_kvm, required=False, network=False,
                probed="opened /dev/kvm and made a machine", cost="virtual machines are emulated in software",
                remedy="run on hardware, or with nested virtualisation"),

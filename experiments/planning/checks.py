@@ -8,8 +8,9 @@ from typing import Any
 
 from unnoticed.experiments.planning.document import Document, Keys
 from unnoticed.experiments.planning.problems import one_of
-from unnoticed.experiments.planning.quantities import BYTE_RATE, SIZE, written
+from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
 from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, Settings
+from unnoticed.probes.tools import TOOLS
 
 MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
 
@@ -68,7 +69,24 @@ def _guest_has_slots(settings: Settings) -> Conflict | None:
     )
 
 
-_CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (_working_set_fits, _dirtier_has_pages, _guest_has_slots)
+def _tools_are_ready(settings: Settings) -> Conflict | None:
+    tools = [TOOLS[name] for name in settings.clients.tool_names]
+    slowest = max(tools, key=lambda tool: tool.start_ns, default=None)
+    if slowest is None or settings.phases.warm_up_ns >= slowest.start_ns:
+        return None
+    return Conflict(
+        paths=(("phases", "warm_up"), ("clients", "tools")),
+        sentence=f'"{written(settings.phases.warm_up_ns, DURATION)}" is too short for {slowest.name}, which measures '
+        f'nothing in its first "{written(slowest.start_ns, DURATION)}"; give it at least that, or leave it out.',
+    )
+
+
+_CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
+    _working_set_fits,
+    _dirtier_has_pages,
+    _guest_has_slots,
+    _tools_are_ready,
+)
 
 
 def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:

@@ -22,6 +22,7 @@ from unnoticed.experiments.planning.quantities import (
     QuantityError,
     parse,
 )
+from unnoticed.probes.tools import TOOLS
 
 PAGE_BYTES = 4096
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
@@ -44,6 +45,21 @@ BitRate = Annotated[int, BeforeValidator(_reader(BIT_RATE))]
 SizeBytes = Annotated[int, BeforeValidator(_reader(SIZE))]
 ByteRate = Annotated[int, BeforeValidator(_reader(BYTE_RATE))]
 Frequency = Annotated[int, BeforeValidator(_reader(FREQUENCY))]
+
+
+def _read_tools(value: Any) -> Any:
+    """A text of one or more tools, joined by +, each once; or "none"."""
+    names = value.split("+") if isinstance(value, str) else []
+    unknown = [name for name in names if name not in TOOLS and value != "none"]
+    if isinstance(value, str) and (unknown or len(set(names)) != len(names)):
+        choice = ", ".join(f'"{name}"' for name in ("none", *TOOLS))
+        wrong = f'"{unknown[0]}" is not a tool that can be run' if unknown else f'"{value}" names a tool twice'
+        sentence = f'{wrong}; join any of these by +, as in "fping+wrk": {choice}.'
+        raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+    return value
+
+
+Tools = Annotated[str, BeforeValidator(_read_tools)]
 
 
 class Section(BaseModel):
@@ -117,6 +133,12 @@ class ClientsSettings(Section):
     download: BulkLoad | None = None
     upload: BulkLoad | None = None
     connect: ConnectLoad | None = None
+    tools: Tools = "none"  # of others, at the first client, beside our own probes: joined by +
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The tools to run; none by default."""
+        return () if self.tools == "none" else tuple(self.tools.split("+"))
 
     @property
     def connections(self) -> int:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 TCP_PORT = 7000
 PROBE_PORT = 7001
+SOCKPERF_PORT = 7002  # UDP: the ping-pong of sockperf, for whom it is worth comparing with
 
 MAGIC = 0x554E4E31  # "UNN1"
 _MASK = (1 << 64) - 1
@@ -35,6 +36,7 @@ class Kind(IntEnum):
     DOWNLOAD = 2
     UPLOAD = 3
     CONNECT = 4
+    FOREIGN = 5  # of a tool that is not ours, which sends no Hello: HTTP or RESP
 
 
 def mix(a: int, b: int) -> int:

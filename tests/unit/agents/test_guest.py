@@ -78,7 +78,7 @@ class Bench:
     def close_guest(self, guest):
         for connection, _ in guest._connections.values():
             connection.close()
-        for each in (guest._epoll, guest._listener, guest._probes, guest._control, self.ours):
+        for each in (guest._epoll, guest._listener, guest._probes, guest._foreign_probes, guest._control, self.ours):
             each.close()
         del guest._quads, guest._ram
 
@@ -100,6 +100,7 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "TCP_PORT", 0)
     monkeypatch.setattr(workload, "PROBE_PORT", 0)
+    monkeypatch.setattr(workload, "SOCKPERF_PORT", 0)
     made = Bench(tmp_path)
     yield made
     made.close()
@@ -295,7 +296,10 @@ def test_a_client_that_ended_before_the_move_gets_everything_it_asked_for(bench,
 @pytest.mark.parametrize(
     "junk",
     [
-        b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: guest\r\n\r\n",
+        b"GET /" + bytes(100),
+        b"*1\r\n+OK\r\n",
+        b"GET /\r\n\r\n" * 100,
         HELLO.pack(workload.MAGIC, 0, 7, 0),
         HELLO.pack(workload.MAGIC, 5, 7, 0),
         HELLO.pack(workload.MAGIC + 1, Kind.REQUEST, 7, 0),
@@ -414,6 +418,33 @@ def test_probes_are_echoed_as_they_came(bench):
         assert [prober.recv(100) for _ in range(3)] == [b"one", b"", workload.PROBE.pack(1, 2, 3, 4)]
         prober.send(b"to be answered when I am gone")
     bench.turn(3)
+
+
+def test_a_tool_that_is_not_ours_is_answered_before_and_after_a_move_also_in_the_middle_of_a_request(bench):
+    web, store = bench.connect(), bench.connect()
+    web.send(b"GET / HTTP/1.1\r\n\r\n")
+    store.send(b"*1\r\n$4\r\nPI")
+    bench.turn()
+    assert everything(web).endswith(b"\r\n\r\nup\n")
+    assert everything(store) == b""
+    bench.move()
+    store.send(b"NG\r\n")
+    web.send(b"GET / HTTP/1.1\r\n\r\n")
+    bench.turn()
+    assert everything(store) == b"+PONG\r\n"
+    assert everything(web).endswith(b"\r\n\r\nup\n")
+
+
+def test_sockperf_is_answered_on_its_own_port_and_strangers_there_are_not(bench):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tool:
+        tool.connect(bench.guest._foreign_probes.getsockname())
+        tool.send(b"stranger")
+        tool.send(bytes(8) + b"\x00\x03\x00\x00\x00\x0e")
+        bench.turn(1)
+        tool.setblocking(False)
+        assert tool.recv(100) == bytes(8) + b"\x00\x02\x00\x00\x00\x0e"
+        with pytest.raises(BlockingIOError):
+            tool.recv(100)
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ at_most = "1 s"
 """
 
 
+@pytest.fixture(scope="session")
+def small_plan_text():
+    return SMALL
+
+
 @pytest.fixture
 def small_plan_file(tmp_path):
     path = tmp_path / "small.toml"

@@ -48,11 +48,11 @@ def call(monkeypatch, tmp_path):
 def test_help_names_every_command(call):
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("doctor", "list", "run", "report", "compare", "clean"):
+    for command in ("doctor", "list", "run", "report", "compare", "audit", "clean"):
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "clean"])
+@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "audit", "clean"])
 def test_every_command_has_help_and_json(call, command):
     result = call(command, "--help")
     assert result.exit_code == 0
@@ -192,7 +192,7 @@ def test_a_comparison_in_json_is_one_document(call, small_plan_file, tmp_path):
     assert blackout["difference"] == 0
 
 
-@pytest.mark.parametrize("command", [("report",), ("compare", ".")])
+@pytest.mark.parametrize("command", [("report",), ("compare", "."), ("audit",)])
 def test_a_folder_that_is_no_run_exits_2(call, command):
     result = call(*command, "nowhere")
     assert result.exit_code == 2
@@ -246,3 +246,11 @@ def test_doctor_is_content_without_what_is_optional(call, monkeypatch):
 def test_python_dash_m_unnoticed_is_the_command_line():
     done = subprocess.run([sys.executable, "-m", "unnoticed", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("unnoticed, version")
+
+
+def test_a_plan_whose_tool_is_not_installed_exits_77_with_the_package(call, small_plan_file, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "redis-benchmark" else f"/usr/bin/{name}")
+    result = call("run", small_plan_file, "--set", "clients.tools=fping+redis-benchmark")
+    assert result.exit_code == 77
+    assert "redis-benchmark is not installed; apt-get install --no-install-recommends redis-tools" in result.stderr

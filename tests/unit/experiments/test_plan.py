@@ -310,3 +310,32 @@ def test_the_claim_has_its_counter_cases():
         "stop-and-copy",
         "dirty rate above the link",
     }
+
+
+@pytest.mark.parametrize(("tools", "names"), [("none", ()), ("fping", ("fping",)), ("wrk+fping", ("wrk", "fping"))])
+def test_tools_of_others_are_joined_by_a_plus(trial_of, tools, names):
+    assert trial_of(f"clients.tools={tools}").settings.clients.tool_names == names
+    assert trial_of().settings.clients.tool_names == ()
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ("pfing", '"pfing" is not a tool that can be run; join any of these by +'),
+        ("fping+fping", '"fping+fping" names a tool twice'),
+        ("none+fping", '"none" is not a tool'),
+        ("", '"" is not a tool'),
+    ],
+)
+def test_a_tool_that_is_none_is_answered_with_those_there_are(trial_of, tools, said):
+    with pytest.raises(PlanError) as error:
+        trial_of(f'clients.tools="{tools}"')
+    assert said in str(error.value)
+    assert '"none", "fping", "redis-benchmark", "wrk", "sockperf"' in str(error.value)
+
+
+def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
+    with pytest.raises(PlanError) as error:
+        trial_of("clients.tools=fping+sockperf")
+    assert '"300 ms" is too short for sockperf, which measures nothing in its first "2500 ms"' in str(error.value)
+    trial_of("clients.tools=fping+sockperf", "phases.warm_up=2.5 s")
