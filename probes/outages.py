@@ -86,7 +86,8 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
     name, sent = "lost_frames", samples.sent_ns
     is_lost = samples.answered_ns == NEVER
     runs = [run for run in _runs(is_lost) if _overlapping(run, samples, from_ns, to_ns)]
-    good = ~(is_lost | _held(samples, usual_ns=usual_answer_ns(samples), late_ns=samples.period_ns))
+    silences = _silences_ns(samples, usual_ns=usual_answer_ns(samples))
+    good = ~(is_lost | _held(samples, silences, late_ns=samples.period_ns))
     if not runs:
         return _outage(name, 0, 0, _longest_gap(samples, from_ns, to_ns), resolution_ns=resolution_ns)
     lost = sum(behind - first for first, behind in runs)
@@ -141,9 +142,10 @@ def time_stamp(
     name = "time_stamp"
     usual = usual_answer_ns(samples)
     lost = samples.answered_ns == NEVER
-    held = _held(samples, usual_ns=usual, late_ns=samples.period_ns if late_ns is None else late_ns)
+    silences = _silences_ns(samples, usual_ns=usual)
+    held = _held(samples, silences, late_ns=samples.period_ns if late_ns is None else late_ns)
     found = [
-        _time_stamp_of_run(samples, run, usual=usual, good=~(lost | held), resolution_ns=resolution_ns)
+        _time_stamp_of_run(samples, run, silences, usual=usual, good=~(lost | held), resolution_ns=resolution_ns)
         for run in _runs(lost | held)
         if _overlapping(run, samples, from_ns, to_ns)
     ]
@@ -152,25 +154,24 @@ def time_stamp(
     meets = np.flatnonzero((samples.sent_ns < to_ns) & (samples.answered_ns > from_ns))
     if len(meets) < 2:
         return _outage(name, 0, 0, None, censored=True)
-    silence = _silences_ns(samples, usual_ns=usual)
-    worst = int(meets[np.argmax(silence[meets])])
+    worst = int(meets[np.argmax(silences[meets])])
     # An outage between two probes, or one that held a probe for less than late_ns, does not show. Nothing is answered
     # while it lasts, except what stands in a queue on the way back.
     first, behind = int(meets[0]), int(meets[-1]) + 1
     quiet = np.diff(np.sort(samples.answered_ns[max(first - 1, 0) : behind + 1]))
     took = (samples.answered_ns - samples.sent_ns)[~lost]
     queued = int(np.sort((samples.answered_ns - samples.sent_ns)[meets])[-2] - took.min())  # all but the worst
-    high = int(max(quiet.max(), _longest_gap(samples, from_ns, to_ns) or 0)) + queued
+    high = max(int(quiet.max()), _longest_gap(samples, from_ns, to_ns) or 0) + queued
     start, end = samples.sent_ns[worst], samples.answered_ns[worst]
-    return _outage(name, int(silence[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
+    return _outage(name, int(silences[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
 
 
-def _held(samples: Samples, *, usual_ns: int, late_ns: int) -> Bool:
+def _held(samples: Samples, silences: I64, *, late_ns: int) -> Bool:
     """Which probes waited through a silence of more than `late_ns`, or more where answers come less regularly."""
     arrivals = np.sort(samples.answered_ns[samples.answered_ns != NEVER])
     if len(arrivals) > 1:
         late_ns = max(late_ns, int(np.quantile(np.diff(arrivals), 0.99)))
-    held: Bool = _silences_ns(samples, usual_ns=usual_ns) > late_ns
+    held: Bool = silences > late_ns
     return held
 
 
@@ -204,12 +205,35 @@ def _variation_ns(samples: Samples, good: Bool, run: tuple[int, int]) -> int:
     return int(took[near].max() - took[good].min()) if len(near) else 0
 
 
-def _time_stamp_of_run(samples: Samples, run: tuple[int, int], *, usual: int, good: Bool, resolution_ns: int) -> Outage:
+def _released_ns(samples: Samples, run: tuple[int, int], silences: I64) -> int | None:
+    """When the first probe was answered that the outage of a run held; None when it held none.
+
+    A probe beside it that waited through a far shorter silence, in a queue before the outage say, tells nothing of its
+    end.
+    """
+    answered = samples.answered_ns[slice(*run)]
+    waited = np.where(answered == NEVER, 0, silences[slice(*run)])
+    return int(answered[waited * 2 >= waited.max()].min()) if waited.any() else None
+
+
+def _without_answered_before(samples: Samples, run: tuple[int, int], came_ns: int) -> tuple[int, int]:
+    """The run without those at its beginning that were answered before what the outage held: it had not yet begun."""
+    first, behind = run
+    while NEVER < samples.answered_ns[first] < came_ns:
+        first += 1
+    return first, behind
+
+
+def _time_stamp_of_run(
+    samples: Samples, run: tuple[int, int], silences: I64, *, usual: int, good: Bool, resolution_ns: int
+) -> Outage:
+    came = _released_ns(samples, run, silences)
+    if came is not None:
+        run = _without_answered_before(samples, run, came)
     first, behind = run
     sent, answered = samples.sent_ns, samples.answered_ns
     known_start, known_end = first > 0, behind < len(samples)
     lost_in_run = np.flatnonzero(answered[first:behind] == NEVER) + first
-    held_in_run = np.flatnonzero(answered[first:behind] != NEVER) + first
     start_low = start_high = float(sent[first])
     if known_start:
         start_low = float(sent[first - 1])
@@ -218,9 +242,9 @@ def _time_stamp_of_run(samples: Samples, run: tuple[int, int], *, usual: int, go
     end_high = max(float(sent[behind]), float(answered[behind] - usual)) if known_end else None
     # The first probe lost may have got to the gate late, and so may the first one through, or its answer back.
     late = _variation_ns(samples, good, run)
-    if len(held_in_run):
+    if came is not None:
         # What was held left when the outage was over: the first held answer says when.
-        released = float(answered[held_in_run].min() - usual)
+        released = float(came - usual)
         end_high = released if end_high is None else min(end_high, released)
         end_low = max(end_low, released - late) if end_low <= released else end_low
         known_end = True

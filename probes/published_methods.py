@@ -135,7 +135,8 @@ def first_gap_in_numbers(path: Availability, first_ns: int, *, period_ns: int) -
 def _arrival_gaps_ms(path: Availability, first_ns: int, period_ns: int) -> I64:
     answers = path.answered_ns(train(path, first_ns, period_ns))
     # The way back is in these times, and about the same in all: the gaps are those at the server.
-    return np.diff(np.sort(answers[answers != NEVER]) // _MS)
+    gaps: I64 = np.diff(np.sort(answers[answers != NEVER]) // _MS)
+    return gaps
 
 
 def longest_arrival_gap(path: Availability, first_ns: int, *, period_ns: int) -> Figure:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unnoticed.probes.outages import answer_gap, first_success, longest_answer, lost_frames, time_stamp
@@ -62,23 +62,39 @@ def sawtooth(rng, times, *, depth):
     return np.maximum.accumulate(times + delay.astype(np.int64)) - times
 
 
-@st.composite
-def queued_trains(draw):
+def queued_train(*, seed, start, duration, lost_share, depth_there, depth_back):
     """A cut, freeze or both behind queues that others fill: every answer is up to 20 ms late, with no outage at all."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rng = np.random.default_rng(seed)
     sent = np.arange(1200, dtype=np.int64) * PERIOD + 5 * MS
-    start = draw(st.integers(300 * MS, 500 * MS))
-    duration = draw(st.sampled_from([0, 15, 40, 120, 400])) * MS + draw(st.integers(0, PERIOD))
     end = start + duration
-    cut_until = start + int(draw(st.sampled_from([0.0, 0.5, 1.0])) * duration)
-    at_gate = sent + WAY + sawtooth(rng, sent, depth=draw(st.sampled_from([0, 3 * MS, 10 * MS])))
+    cut_until = start + int(lost_share * duration)
+    at_gate = sent + WAY + sawtooth(rng, sent, depth=depth_there)
     lost = (at_gate >= start) & (at_gate < cut_until)
     left = np.maximum.accumulate(np.where((at_gate >= cut_until) & (at_gate < end), end, at_gate))
-    back = left + WAY + sawtooth(rng, left, depth=draw(st.sampled_from([0, 3 * MS, 10 * MS])))
+    back = left + WAY + sawtooth(rng, left, depth=depth_back)
     answered = np.where(lost, 0, np.maximum.accumulate(back))
     return duration, Samples(intended_ns=sent, sent_ns=sent, answered_ns=answered, period_ns=PERIOD)
 
 
+@st.composite
+def queued_trains(draw):
+    return queued_train(
+        seed=draw(st.integers(0, 2**32)),
+        start=draw(st.integers(300 * MS, 500 * MS)),
+        duration=draw(st.sampled_from([0, 15, 40, 120, 400])) * MS + draw(st.integers(0, PERIOD)),
+        lost_share=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        depth_there=draw(st.sampled_from([0, 3 * MS, 10 * MS])),
+        depth_back=draw(st.sampled_from([0, 3 * MS, 10 * MS])),
+    )
+
+
+# A probe that waited a little in a queue just before a freeze is not what the freeze held.
+JUST_BEFORE_A_FREEZE = queued_train(
+    seed=3517959, start=372_801_778, duration=40 * MS, lost_share=0.0, depth_there=10 * MS, depth_back=3 * MS
+)
+
+
+@example(JUST_BEFORE_A_FREEZE)
 @given(queued_trains())
 def test_the_truth_lies_within_the_bounds_behind_queues_that_others_fill(case):
     truth, probes = case
