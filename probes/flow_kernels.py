@@ -10,7 +10,13 @@ from unnoticed.probes.columns import I64, U8, U16, U32, U64, Bool
 from unnoticed.probes.compiled import compiled
 
 _SYN, _ACK = 0x02, 0x10
-_EMPTY = -1
+EMPTY = -1
+
+# Columns of what is kept by four-tuple: the connection it is now, the initial sequence numbers known of that one (by
+# SYN, by SYN and ACK; -1: unknown), whether its ends are turned, the first row.
+NOW, BY_SYN, BY_ANSWER, TURNED, FIRST = range(5)
+# And by connection: the first row of its four-tuple, how many of that were before, segments along the first, against it.
+ROW, INCARNATION, ALONG, AGAINST = range(4)
 
 
 @compiled
@@ -23,21 +29,26 @@ def _mixed(a: Any, b: Any) -> Any:
 
 
 @compiled
-def _grown(slots: I64, hashes: U64) -> I64:
-    """A table of twice the size with the same connections, whose hashes are given by number."""
-    bigger = np.full(2 * len(slots), _EMPTY, np.int64)
-    mask = len(bigger) - 1
-    for number in slots:
-        if number != _EMPTY:
-            at = np.int64(hashes[number]) & mask
-            while bigger[at] != _EMPTY:
-                at = (at + 1) & mask
-            bigger[at] = number
-    return bigger
+def fill_slots(slots: I64, keys: U64, tuples: int) -> None:
+    """Put the four-tuples that are known into an empty table of slots, whose length is a power of two."""
+    mask = len(slots) - 1
+    for number in range(tuples):
+        code = _mixed(_mixed(keys[number, 0], keys[number, 1]), _mixed(keys[number, 2], keys[number, 3]))
+        at = np.int64(_mixed(code, keys[number, 4])) & mask
+        while slots[at] != EMPTY:
+            at = (at + 1) & mask
+        slots[at] = number
 
 
 @compiled
 def assign(
+    row: int,
+    tuples: int,
+    connections: int,
+    slots: I64,
+    keys: U64,
+    by_tuple: I64,
+    by_connection: I64,
     chosen: Bool,
     source: U64,
     source_high: U64,
@@ -48,147 +59,78 @@ def assign(
     flags: U8,
     sequence: U32,
     flow: I64,
-) -> tuple[I64, I64, I64, I64]:
+) -> tuple[int, int, int]:
     """Number the connections in the order they appear, and put the flow of each chosen row into `flow` (else -1).
 
     A flow is twice its connection's number, plus 1 for segments in the direction against the first one's. A SYN with
     another initial sequence number starts another connection; a repeated one does not.
 
-    Returns, by connection: its first row, its incarnation (how many of this four-tuple were before it), and how many
-    segments it has in the direction of the first one and against it.
+    Returns (the next row, four-tuples, connections); stops early where `by_tuple` or `by_connection` is full.
     """
-    count = len(chosen)
-    room = 64
-    slots = np.full(4 * room, _EMPTY, np.int64)
-    # By four-tuple: first row, hash, the connection it is now, initial sequence numbers (-1 unknown; SYN, SYN and ACK).
-    first = np.empty(room, np.int64)
-    hashes = np.empty(room, np.uint64)
-    current = np.empty(room, np.int64)
-    known = np.empty((room, 2), np.int64)
-    tuples = 0
-    # By connection:
-    row_of = np.empty(room, np.int64)
-    incarnation = np.empty(room, np.int64)
-    along = np.empty(room, np.int64)
-    against = np.empty(room, np.int64)
-    connections = 0
-    last_number, last_row = np.int64(-1), np.int64(-1)
-    for i in range(count):
+    mask = len(slots) - 1
+    for i in range(row, len(chosen)):
         if not chosen[i]:
             flow[i] = -1
             continue
-        ports = (np.uint64(source_port[i]) << np.uint64(16)) | np.uint64(destination_port[i])
-        turned = (np.uint64(destination_port[i]) << np.uint64(16)) | np.uint64(source_port[i])
-        number: Any = -1
-        if last_number >= 0:  # trains of segments: the same four-tuple as before, or its other direction
-            j = last_row
-            if (
-                source[i] == source[j]
-                and destination[i] == destination[j]
-                and source_port[i] == source_port[j]
-                and destination_port[i] == destination_port[j]
-                and source_high[i] == source_high[j]
-                and destination_high[i] == destination_high[j]
-            ):
-                number = last_number
-        if number < 0:
-            one = _mixed(_mixed(source[i], source_high[i]), ports >> np.uint64(16))
-            other = _mixed(_mixed(destination[i], destination_high[i]), turned >> np.uint64(16))
-            code = one ^ other  # the same for both directions
-            mask = len(slots) - 1
-            at = np.int64(code) & mask
-            while True:
-                number = slots[at]
-                if number == _EMPTY:
-                    break
-                j = first[number]
-                if hashes[number] == code and (
-                    (
-                        source[i] == source[j]
-                        and destination[i] == destination[j]
-                        and source_port[i] == source_port[j]
-                        and destination_port[i] == destination_port[j]
-                        and source_high[i] == source_high[j]
-                        and destination_high[i] == destination_high[j]
-                    )
-                    or (
-                        source[i] == destination[j]
-                        and destination[i] == source[j]
-                        and source_port[i] == destination_port[j]
-                        and destination_port[i] == source_port[j]
-                        and source_high[i] == destination_high[j]
-                        and destination_high[i] == source_high[j]
-                    )
-                ):
-                    break
-                at = (at + 1) & mask
-            if number == _EMPTY:
-                number = tuples
-                if tuples == len(first):
-                    first, hashes = _longer(first), _longer(hashes)
-                    current, known = _longer(current), _taller(known)
-                if 4 * (tuples + 1) > 2 * len(slots):
-                    slots = _grown(slots, hashes)
-                    mask = len(slots) - 1
-                    at = np.int64(code) & mask
-                    while slots[at] != _EMPTY:
-                        at = (at + 1) & mask
-                slots[at] = number
-                first[number], hashes[number], current[number] = i, code, -1
-                known[number, 0] = known[number, 1] = -1
-                tuples += 1
-        j = first[number]
-        forward = (
-            source[i] == source[j]
-            and source_port[i] == source_port[j]
-            and source_high[i] == source_high[j]
-            and destination[i] == destination[j]
-            and destination_port[i] == destination_port[j]
-            and destination_high[i] == destination_high[j]
-        )
-        last_number, last_row = number, np.int64(i)
-        another = current[number] < 0
-        if flags[i] & _SYN:
-            answer = 1 if flags[i] & _ACK else 0
-            said = np.int64(sequence[i])
-            if known[number, answer] >= 0 and known[number, answer] != said:
-                another = True
-                if not answer:
-                    known[number, 0] = known[number, 1] = -1
-            elif not answer and known[number, 0] < 0 and known[number, 1] < 0 and i != j:
-                another = True  # the capture began within an earlier connection
-            known[number, answer] = said
-        if another:
-            if connections == len(row_of):
-                row_of, incarnation = _longer(row_of), _longer(incarnation)
-                along, against = _longer(along), _longer(against)
-            row_of[connections] = j
-            incarnation[connections] = 0 if current[number] < 0 else incarnation[current[number]] + 1
-            along[connections] = against[connections] = 0
-            current[number] = connections
-            connections += 1
-        mine = current[number]
-        if forward:
-            along[mine] += 1
-            flow[i] = 2 * mine
+        if tuples == len(by_tuple) or connections == len(by_connection):
+            return i, tuples, connections
+        # The ends in an order that is the same for both directions.
+        turned = source[i] > destination[i]
+        if source[i] == destination[i]:
+            turned = source_high[i] > destination_high[i]
+            if source_high[i] == destination_high[i]:
+                turned = source_port[i] > destination_port[i]
+        if turned:
+            a, a_high, b, b_high = destination[i], destination_high[i], source[i], source_high[i]
+            ports = (np.uint64(destination_port[i]) << np.uint64(16)) | np.uint64(source_port[i])
         else:
-            against[mine] += 1
-            flow[i] = 2 * mine + 1
-    return row_of[:connections], incarnation[:connections], along[:connections], against[:connections]
-
-
-@compiled
-def _longer(column: Any) -> Any:
-    longer = np.empty(2 * len(column), column.dtype)
-    longer[: len(column)] = column
-    return longer
-
-
-@compiled
-def _taller(matrix: Any) -> Any:
-    taller = np.empty((2 * matrix.shape[0], matrix.shape[1]), matrix.dtype)
-    taller[: matrix.shape[0]] = matrix
-    return taller
+            a, a_high, b, b_high = source[i], source_high[i], destination[i], destination_high[i]
+            ports = (np.uint64(source_port[i]) << np.uint64(16)) | np.uint64(destination_port[i])
+        at = np.int64(_mixed(_mixed(_mixed(a, a_high), _mixed(b, b_high)), ports)) & mask
+        number = slots[at]
+        while number != EMPTY and not (
+            keys[number, 0] == a
+            and keys[number, 2] == b
+            and keys[number, 4] == ports
+            and keys[number, 1] == a_high
+            and keys[number, 3] == b_high
+        ):
+            at = (at + 1) & mask
+            number = slots[at]
+        if number == EMPTY:
+            number = np.int64(tuples)
+            slots[at] = number
+            keys[number, 0], keys[number, 1] = a, a_high
+            keys[number, 2], keys[number, 3] = b, b_high
+            keys[number, 4] = ports
+            by_tuple[number, NOW] = by_tuple[number, BY_SYN] = by_tuple[number, BY_ANSWER] = -1
+            by_tuple[number, TURNED], by_tuple[number, FIRST] = turned, i
+            tuples += 1
+        another = by_tuple[number, NOW] < 0
+        if flags[i] & _SYN:
+            said = np.int64(sequence[i])
+            if flags[i] & _ACK:
+                another |= by_tuple[number, BY_ANSWER] >= 0 and by_tuple[number, BY_ANSWER] != said
+                by_tuple[number, BY_ANSWER] = said
+            else:
+                if by_tuple[number, BY_SYN] >= 0 and by_tuple[number, BY_SYN] != said:
+                    another = True
+                    by_tuple[number, BY_ANSWER] = -1
+                elif by_tuple[number, BY_SYN] < 0 and by_tuple[number, BY_ANSWER] < 0:
+                    another = True  # the first of all, or the capture began within an earlier connection
+                by_tuple[number, BY_SYN] = said
+        if another:
+            before = by_tuple[number, NOW]
+            by_connection[connections, ROW] = by_tuple[number, FIRST]
+            by_connection[connections, INCARNATION] = 0 if before < 0 else by_connection[before, INCARNATION] + 1
+            by_connection[connections, ALONG] = by_connection[connections, AGAINST] = 0
+            by_tuple[number, NOW] = connections
+            connections += 1
+        mine = by_tuple[number, NOW]
+        against = 1 if turned != (by_tuple[number, TURNED] != 0) else 0
+        by_connection[mine, ALONG + against] += 1
+        flow[i] = 2 * mine + against
+    return len(chosen), tuples, connections
 
 
 @compiled

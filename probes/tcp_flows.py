@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.probes.columns import I64
+from unnoticed.probes.columns import I64, Bool
 from unnoticed.probes.packets import PROTOCOL_TCP, Packets, endpoint_name
 from unnoticed.probes.packets import address as address
 
@@ -72,7 +72,7 @@ def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> 
 
     Segments whose options were cut off belong to their flow as well; later fragments belong to none.
     """
-    from unnoticed.probes.flow_kernels import assign, sort_rows
+    from unnoticed.probes.flow_kernels import AGAINST, ALONG, INCARNATION, ROW, sort_rows
 
     chosen = (packets.protocol == PROTOCOL_TCP) & (packets.whole | packets.options_cut)
     if senders is not None and len(packets):
@@ -81,19 +81,11 @@ def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> 
             near |= packets.sent_by(sender) | packets.sent_to(sender)
         chosen &= near
     flow = np.empty(len(packets), np.int64)
-    columns = packets.source, packets.source_high, packets.destination, packets.destination_high
-    first, incarnation, along, against = assign(
-        chosen,
-        *(column.astype(np.uint64, copy=False) for column in columns),
-        packets.source_port,
-        packets.destination_port,
-        packets.flags,
-        packets.sequence,
-        flow,
-    )
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.stack([along, against], axis=1).ravel())])
+    connections = _assign(packets, chosen, flow)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(connections[:, ALONG : AGAINST + 1].ravel())])
     rows = np.empty(int(ends[-1]), np.int64)
     sort_rows(flow, ends[:-1].copy(), rows)
+    first, incarnation = connections[:, ROW], connections[:, INCARNATION]
     near_of, far_of = _addresses(packets, first, "source"), _addresses(packets, first, "destination")
     near_port, far_port = packets.source_port[first].tolist(), packets.destination_port[first].tolist()
     wanted = None if senders is None else set(senders)
@@ -125,3 +117,32 @@ def _addresses(packets: Packets, rows: I64, end: str) -> list[int]:
 
 def _order(flow: Flow) -> tuple[int, ...]:
     return flow.local, flow.remote, flow.local_port, flow.remote_port, flow.incarnation
+
+
+def _assign(packets: Packets, chosen: Bool, flow: I64) -> I64:
+    """Fill `flow` as the kernel of this name does, with as much room as it takes; what it knows by connection."""
+    from unnoticed.probes.flow_kernels import EMPTY, assign, fill_slots
+
+    room = 1 << 12
+    keys, by_tuple = np.empty((room, 5), np.uint64), np.empty((room, 5), np.int64)
+    by_connection = np.empty((room, 4), np.int64)
+    ends = packets.source, packets.source_high, packets.destination, packets.destination_high
+    columns = [
+        chosen,
+        *(end.astype(np.uint64, copy=False) for end in ends),
+        *(packets.source_port, packets.destination_port, packets.flags, packets.sequence),
+        flow,
+    ]
+    row, tuples, connections = 0, 0, 0
+    while True:
+        slots = np.full(4 * room, EMPTY, np.int64)
+        fill_slots(slots, keys, tuples)
+        row, tuples, connections = assign(row, tuples, connections, slots, keys, by_tuple, by_connection, *columns)
+        if row == len(packets):
+            return by_connection[:connections]
+        room *= 4
+        keys, by_tuple, by_connection = _taller(keys), _taller(by_tuple), _taller(by_connection)
+
+
+def _taller(kept: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([kept, np.empty((3 * len(kept), kept.shape[1]), kept.dtype)])
