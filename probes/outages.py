@@ -154,13 +154,13 @@ def time_stamp(
         return _outage(name, 0, 0, None, censored=True)
     silence = _silences_ns(samples, usual_ns=usual)
     worst = int(meets[np.argmax(silence[meets])])
-    # An outage between two probes, or one that held a probe for less than late_ns, does not show; but nothing is
-    # answered while it lasts.
+    # An outage between two probes, or one that held a probe for less than late_ns, does not show. Nothing is answered
+    # while it lasts, except what stands in a queue on the way back.
     first, behind = int(meets[0]), int(meets[-1]) + 1
     quiet = np.diff(np.sort(samples.answered_ns[max(first - 1, 0) : behind + 1]))
-    high = int(max(quiet.max(), _longest_gap(samples, from_ns, to_ns) or 0)) + _variation_ns(
-        samples, ~lost, (worst, worst + 1)
-    )
+    took = (samples.answered_ns - samples.sent_ns)[~lost]
+    queued = int(np.sort((samples.answered_ns - samples.sent_ns)[meets])[-2] - took.min())  # all but the worst
+    high = int(max(quiet.max(), _longest_gap(samples, from_ns, to_ns) or 0)) + queued
     start, end = samples.sent_ns[worst], samples.answered_ns[worst]
     return _outage(name, int(silence[worst]), 0, high, start=start, end=end, resolution_ns=resolution_ns)
 

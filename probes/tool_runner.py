@@ -22,8 +22,9 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 _libc = ctypes.CDLL(None)  # loaded here: after the fork nothing may be
 
 
-def _die_with_parent() -> None:
+def _prepare() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, and what they start, would ignore it
 
 
 class ToolRunner:
@@ -44,7 +45,7 @@ class ToolRunner:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (there is one thread)
+                preexec_fn=_prepare,  # noqa: PLW1509 (there is one thread)
             )
             try:
                 self._wait("stop")

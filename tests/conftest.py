@@ -11,6 +11,7 @@ import functools
 import os
 import platform
 import re
+import signal
 import subprocess
 from collections.abc import Generator
 from pathlib import Path
@@ -52,6 +53,9 @@ def kernel_release() -> tuple[int, ...]:
 
 def pytest_configure(config: pytest.Config) -> None:
     lacking_for_root()  # asked early: a chroot is left before any thread starts
+    # As from a terminal: under nohup, or in the background of a script, these are ignored, by all that is started too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -39,7 +39,8 @@ class WrittenScanner:
     def scan(self) -> Runs:
         """The runs of pages written since the last scan; from here on they count as unwritten.
 
-        Protecting comes first: a page written while this runs is either in the answer or found by the next scan.
+        Protecting comes first: a page written while this runs is either in the answer or found by the next scan. A
+        process that is gone has written nothing: some kernels say so, others that there is no such process.
         """
         argument = (ctypes.c_uint64 * 12)()
         argument[_SIZE] = ctypes.sizeof(argument)
@@ -47,7 +48,11 @@ class WrittenScanner:
         argument[_START], argument[_END] = self._start, self._start + self._length
         argument[_VEC], argument[_VEC_LEN] = self._vector.ctypes.data, len(self._vector)
         argument[_CATEGORY_MASK] = argument[_RETURN_MASK] = _IS_WRITTEN
-        regions = self._vector[: libc.ioctl(self._fd, _PAGEMAP_SCAN, argument)]
+        try:
+            count = libc.ioctl(self._fd, _PAGEMAP_SCAN, argument)
+        except ProcessLookupError:
+            count = 0
+        regions = self._vector[:count]
         first = (regions[:, 0] - np.uint64(self._start)) // np.uint64(PAGE_BYTES)
         pages = (regions[:, 1] - regions[:, 0]) // np.uint64(PAGE_BYTES)
         return np.column_stack((first, pages))

@@ -147,30 +147,30 @@ def test_the_monitor_sees_a_handshake_that_lacks_its_end_and_the_filter_lets_it_
         block = socket.socket()  # keeps c1's kernel from resetting what it has not begun
         block.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     with raw, sniffer, block:
-        block.bind(("10.77.1.1", 45000))
+        block.bind(("10.77.1.1", 30045))
         block.listen()
         socket_filter_drop_everything(block)
         sniffer.settimeout(10)
-        syn = IP(src="10.77.1.1", dst=guest_address[0]) / TCP(sport=45000, dport=PORT, flags="S", seq=1000)
+        syn = IP(src="10.77.1.1", dst=guest_address[0]) / TCP(sport=30045, dport=PORT, flags="S", seq=1000)
         raw.sendto(bytes(syn), guest_address)
         while True:
             answer = IP(sniffer.recv(2000))[TCP]
-            if answer.sport == PORT and answer.dport == 45000:
+            if answer.sport == PORT and answer.dport == 30045:
                 break
         assert str(answer.flags) == "SA"
         assert monitor.half_open() == 1
         socket_filter.drop_new_connections(listener)
         assert monitor.half_open() == 1
         ack = IP(src="10.77.1.1", dst=guest_address[0]) / TCP(
-            sport=45000, dport=PORT, flags="A", seq=1001, ack=answer.seq + 1
+            sport=30045, dport=PORT, flags="A", seq=1001, ack=answer.seq + 1
         )
         raw.sendto(bytes(ack), guest_address)
         until(lambda: monitor.half_open() == 0)
         accepted, peer = listener.accept()
         accepted.close()
-        assert peer == ("10.77.1.1", 45000)
+        assert peer == ("10.77.1.1", 30045)
         until(lambda: monitor.closing() == 1)  # nobody acknowledges its end
-        reset = IP(src="10.77.1.1", dst=guest_address[0]) / TCP(sport=45000, dport=PORT, flags="R", seq=1001)
+        reset = IP(src="10.77.1.1", dst=guest_address[0]) / TCP(sport=30045, dport=PORT, flags="R", seq=1001)
         raw.sendto(bytes(reset), guest_address)
         until(lambda: monitor.closing() == 0)
 
