@@ -1,13 +1,12 @@
-"""Classic pcap files as matrices: reading and writing without per-packet objects.
+"""Classic pcap files as matrices: written, and read back, without per-packet objects.
 
 Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html. Written: nanosecond stamps, Ethernet, this
-machine's byte order. Read: microseconds or nanoseconds, either byte order, Ethernet.
+machine's byte order. What other programs wrote is read by `capture_file`, too; a matrix holds Ethernet frames only.
 """
 
 from __future__ import annotations
 
 import struct
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,15 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unnoticed.errors import RecordError
+from unnoticed.probes.capture_file import FILE_HEADER_BYTES as FILE_HEADER_BYTES
+from unnoticed.probes.capture_file import LINKTYPE_ETHERNET, MAGIC_NS, open_capture
 
-MAGIC_NS = 0xA1B23C4D
-MAGIC_US = 0xA1B2C3D4
-MAGIC_PCAPNG = 0x0A0D0D0A
-LINKTYPE_ETHERNET = 1
-FILE_HEADER_BYTES = 24
 RECORD_HEADER_BYTES = 16
 _CHUNK = 1 << 12
-_LONGEST_RECORD = 1 << 18  # what libpcap takes for damaged, too (MAXIMUM_SNAPLEN)
 
 U8 = npt.NDArray[np.uint8]
 
@@ -82,77 +77,26 @@ def write_pcap(path: Path, frames: Frames, *, snap: int) -> None:
 
 
 def read_pcap(path: Path, *, width: int = 128, truncated: Literal["raise", "flag"] = "raise") -> Frames:
-    """Read a whole file; of each frame the first `width` bytes.
+    """Read a whole file of Ethernet frames; of each frame the first `width` bytes.
 
     A file that ends within a record raises RecordError, or with truncated="flag" sets `Frames.truncated`.
-    Raises RecordError with one sentence if the file is not such a pcap, or is damaged.
+    Raises RecordError as `open_capture` does, and if there are other frames in it.
     """
-    data = path.read_bytes()
-    if len(data) < FILE_HEADER_BYTES:
-        raise RecordError(f"{path} holds {len(data)} bytes, which is no pcap file.")
-    order, scale = _byte_order(path, data)
-    link = struct.unpack_from(order + "I", data, 20)[0] & 0x0FFFFFFF
-    if link != LINKTYPE_ETHERNET:
-        raise RecordError(f"{path} has link type {link}; only Ethernet (1) can be read.")
-    offsets = _walk(path, data, order)
-    end = len(data)
-    cut = False
-    if len(offsets) and _record_end(data, int(offsets[-1]), order) > end:
-        offsets, cut = offsets[:-1], True
-    elif len(offsets) == 0:
-        cut = len(data) > FILE_HEADER_BYTES
-    else:
-        cut = _record_end(data, int(offsets[-1]), order) != end
-    if cut and truncated == "raise":
-        raise RecordError(f"{path} ends within a record, after {len(offsets)} whole ones.")
-    header = np.empty((len(offsets), RECORD_HEADER_BYTES // 4), np.uint32)
-    body = np.empty((len(offsets), width), np.uint8)
+    records = open_capture(path, truncated=truncated)
+    if (records.link != LINKTYPE_ETHERNET).any():
+        raise RecordError(f"{path} has frames of link type {int(records.link.max())}; only Ethernet (1) is expected.")
+    body = np.empty((len(records), width), np.uint8)
     columns = np.arange(width, dtype=np.uint32)
-    padded = np.frombuffer(data + bytes(RECORD_HEADER_BYTES + width), np.uint8)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, RECORD_HEADER_BYTES + width)
-    for first in range(0, len(offsets), _CHUNK):  # pieces that stay in the processor's cache
+    padded = np.concatenate([records.buffer, np.zeros(width, np.uint8)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width)
+    for first in range(0, len(records), _CHUNK):  # pieces that stay in the processor's cache
         piece = slice(first, first + _CHUNK)
-        rows = windows[offsets[piece]]
-        header[piece] = rows[:, :RECORD_HEADER_BYTES].view(order + "u4")
         # What follows the captured bytes in a row is the next record.
-        np.multiply(rows[:, RECORD_HEADER_BYTES:], columns < header[piece, 2, None], out=body[piece])
-    captured = header[:, 2].copy()
+        np.multiply(windows[records.start[piece]], columns < records.captured[piece, None], out=body[piece])
     return Frames(
-        time_ns=header[:, 0].astype(np.int64) * 1_000_000_000 + header[:, 1].astype(np.int64) * scale,
-        length=header[:, 3].copy(),
-        captured=captured,
+        time_ns=records.time_ns,
+        length=records.length,
+        captured=records.captured,
         data=body,
-        truncated=cut,
+        truncated=records.truncated,
     )
-
-
-def _byte_order(path: Path, data: bytes) -> tuple[str, int]:
-    """(struct's byte order, nanoseconds per unit of the sub-second field)."""
-    native = "<" if sys.byteorder == "little" else ">"
-    for order in (native, "<", ">"):
-        magic = struct.unpack_from(order + "I", data)[0]
-        if magic in (MAGIC_NS, MAGIC_US):
-            return order, 1 if magic == MAGIC_NS else 1000
-    if magic == MAGIC_PCAPNG:
-        raise RecordError(f"{path} is pcapng, which cannot be read yet: convert it with `editcap -F nsecpcap`.")
-    raise RecordError(f"{path} does not start like a pcap file.")
-
-
-def _record_end(data: bytes, offset: int, order: str) -> int:
-    captured: int = struct.unpack_from(order + "I", data, offset + 8)[0]
-    return offset + RECORD_HEADER_BYTES + captured
-
-
-def _walk(path: Path, data: bytes, order: str) -> npt.NDArray[np.int64]:
-    """The offset of every record whose header is whole: each is found only through the one before."""
-    captured_at = struct.Struct(order + "I").unpack_from
-    offsets: list[int] = []
-    append = offsets.append
-    position, end = FILE_HEADER_BYTES, len(data) - RECORD_HEADER_BYTES
-    while position <= end:
-        append(position)
-        (captured,) = captured_at(data, position + 8)
-        if captured > _LONGEST_RECORD:
-            raise RecordError(f"{path} is damaged: record {len(offsets)} says it holds {captured} bytes.")
-        position += RECORD_HEADER_BYTES + captured
-    return np.array(offsets, np.int64)

@@ -42,10 +42,9 @@ class Delivery:
 
 def deliveries(packets: Packets, *, receivers: Collection[int]) -> list[Delivery]:
     """The arrivals of new data in a capture taken at the hosts with the addresses `receivers`, one per flow to them."""
-    sources = set(np.unique(packets.source[packets.protocol == 6]).tolist()) - set(receivers)
     found = []
-    for rows in split_flows(packets, senders=sources):
-        if rows.flow.remote not in receivers:
+    for rows in split_flows(packets):
+        if rows.flow.remote not in receivers or rows.flow.local in receivers:
             continue
         live = rows.sent[(packets.flags[rows.sent] & RST) == 0]
         flags = packets.flags[live]

@@ -6,23 +6,23 @@ difference of two of them has a meaning. Comparing them as integers invents retr
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.probes.packets import ACK, I64, PROTOCOL_TCP, SYN, Packets
+from unnoticed.probes.columns import I64, Bool
+from unnoticed.probes.packets import PROTOCOL_TCP, Packets, endpoint_name
+from unnoticed.probes.packets import address as address
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Flow:
     """One sending direction of one TCP connection. `incarnation` counts connections that reuse the four-tuple."""
 
-    local: int  # the sender's IPv4 address
+    local: int  # the sender's address, as packets.address gives it
     local_port: int
     remote: int
     remote_port: int
@@ -30,15 +30,15 @@ class Flow:
 
     @property
     def local_name(self) -> str:
-        return f"{ipaddress.IPv4Address(self.local)}:{self.local_port}"
+        return endpoint_name(self.local, self.local_port)
 
     @property
     def remote_name(self) -> str:
-        return f"{ipaddress.IPv4Address(self.remote)}:{self.remote_port}"
+        return endpoint_name(self.remote, self.remote_port)
 
     @property
     def name(self) -> str:
-        """E.g. "10.77.1.1:40000>10.77.0.100:7000"."""
+        """E.g. "10.77.1.1:40000>10.77.0.100:7000", or "[fd00::1]:40000>[fd00::2]:7000"."""
         return f"{self.local_name}>{self.remote_name}"
 
 
@@ -49,11 +49,6 @@ class FlowRows:
     flow: Flow
     sent: I64
     received: I64
-
-
-def address(text: str) -> int:
-    """An IPv4 address as the integer that the table holds."""
-    return int(ipaddress.IPv4Address(text))
 
 
 def serial_difference(a: npt.NDArray[Any], b: npt.NDArray[Any] | int) -> I64:
@@ -73,69 +68,81 @@ def unwrap(sequence: npt.NDArray[np.uint32]) -> I64:
 
 
 def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> list[FlowRows]:
-    """The TCP flows of a table whose sender is among `senders` (addresses as integers; None: all of them)."""
-    tcp = np.flatnonzero((packets.protocol == PROTOCOL_TCP) & packets.whole)
-    if senders is None:
-        out = back = tcp
-    else:
-        local = np.array(sorted(senders), np.uint32)
-        out = tcp[np.isin(packets.source[tcp], local)]
-        back = tcp[np.isin(packets.destination[tcp], local)]
-    u64 = np.uint64
+    """The TCP flows of a table whose sender is among `senders` (addresses as integers; None: all of them).
 
-    def keys(near: Any, near_port: Any, far: Any, far_port: Any) -> tuple[Any, Any]:
-        return near.astype(u64) << u64(32) | far, near_port.astype(u64) << u64(16) | far_port
+    Segments whose options were cut off belong to their flow as well; later fragments belong to none.
+    """
+    from unnoticed.probes.flow_kernels import AGAINST, ALONG, INCARNATION, ROW, sort_rows
 
-    ports = packets.source_port, packets.destination_port
-    out_key = keys(packets.source[out], ports[0][out], packets.destination[out], ports[1][out])
-    back_key = keys(packets.destination[back], ports[1][back], packets.source[back], ports[0][back])
-    rows = np.concatenate([out, back])
-    is_out = np.arange(len(rows)) < len(out)
-    addresses, which = np.unique(np.concatenate([out_key[0], back_key[0]]), return_inverse=True)
-    tuples, group = np.unique(
-        which.astype(u64) << u64(32) | np.concatenate([out_key[1], back_key[1]]), return_inverse=True
-    )
-    order = np.lexsort((rows, group))
-    bounds = np.searchsorted(group[order], np.arange(len(tuples) + 1))
+    chosen = (packets.protocol == PROTOCOL_TCP) & (packets.whole | packets.options_cut)
+    if senders is not None and len(packets):
+        near = np.zeros(len(packets), np.bool_)
+        for sender in senders:
+            near |= packets.sent_by(sender) | packets.sent_to(sender)
+        chosen &= near
+    flow = np.empty(len(packets), np.int64)
+    connections = _assign(packets, chosen, flow)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(connections[:, ALONG : AGAINST + 1].ravel())])
+    rows = np.empty(int(ends[-1]), np.int64)
+    sort_rows(flow, ends[:-1].copy(), rows)
+    first, incarnation = connections[:, ROW], connections[:, INCARNATION]
+    near_of, far_of = _addresses(packets, first, "source"), _addresses(packets, first, "destination")
+    near_port, far_port = packets.source_port[first].tolist(), packets.destination_port[first].tolist()
+    wanted = None if senders is None else set(senders)
     found = []
-    for number, value in enumerate(tuples.tolist()):
-        mine = order[bounds[number] : bounds[number + 1]]
-        pair = int(addresses[value >> 32])
-        flow = Flow(
-            local=pair >> 32, remote=pair & 0xFFFFFFFF, local_port=(value >> 16) & 0xFFFF, remote_port=value & 0xFFFF
-        )
-        found += _split_incarnations(packets, flow, rows[mine[is_out[mine]]], rows[mine[~is_out[mine]]])
+    bounds, times = ends.tolist(), incarnation.tolist()
+    for number, (near_end, far_end) in enumerate(
+        zip(zip(near_of, near_port, strict=True), zip(far_of, far_port, strict=True), strict=True)
+    ):
+        begin, middle, end = bounds[2 * number : 2 * number + 3]
+        one, other = rows[begin:middle], rows[middle:end]
+        for local, remote, sent, received in ((near_end, far_end, one, other), (far_end, near_end, other, one)):
+            if len(sent) and (wanted is None or local[0] in wanted):
+                flow_of = Flow(
+                    local=local[0],
+                    local_port=local[1],
+                    remote=remote[0],
+                    remote_port=remote[1],
+                    incarnation=times[number],
+                )
+                found.append(FlowRows(flow=flow_of, sent=sent, received=received))
+    found.sort(key=lambda rows: _order(rows.flow))
     return found
 
 
-def _split_incarnations(packets: Packets, flow: Flow, sent: I64, received: I64) -> list[FlowRows]:
-    """A SYN with another initial sequence number starts another connection; a repeated one does not."""
-    if len(sent) == 0:
-        return []
-    both = np.sort(np.concatenate([sent, received]))
-    syns = both[(packets.flags[both] & SYN) != 0]
-    starts: list[int] = []
-    known: dict[bool, int] = {}  # initial sequence number, by whether it is the answer
-    for row in syns.tolist():
-        answer, number = bool(packets.flags[row] & ACK), int(packets.sequence[row])
-        if answer in known and known[answer] != number:
-            starts.append(row)
-            if not answer:
-                known.clear()
-        elif not answer and not known and row != both[0]:
-            starts.append(row)  # the capture began within an earlier connection
-        known[answer] = number
-    edges = [0, *starts, int(both[-1]) + 1]
-    parts = []
-    for incarnation, (first, last) in enumerate(pairwise(edges)):
-        mine = sent[(sent >= first) & (sent < last)]
-        if len(mine):
-            part = Flow(
-                local=flow.local,
-                local_port=flow.local_port,
-                remote=flow.remote,
-                remote_port=flow.remote_port,
-                incarnation=incarnation,
-            )
-            parts.append(FlowRows(flow=part, sent=mine, received=received[(received >= first) & (received < last)]))
-    return parts
+def _addresses(packets: Packets, rows: I64, end: str) -> list[int]:
+    low, high = getattr(packets, end)[rows].tolist(), getattr(packets, f"{end}_high")[rows].tolist()
+    return [lower | upper << 64 for lower, upper in zip(low, high, strict=True)]
+
+
+def _order(flow: Flow) -> tuple[int, ...]:
+    return flow.local, flow.remote, flow.local_port, flow.remote_port, flow.incarnation
+
+
+def _assign(packets: Packets, chosen: Bool, flow: I64) -> I64:
+    """Fill `flow` as the kernel of this name does, with as much room as it takes; what it knows by connection."""
+    from unnoticed.probes.flow_kernels import EMPTY, assign, fill_slots
+
+    room = 1 << 12
+    keys, by_tuple = np.empty((room, 5), np.uint64), np.empty((room, 5), np.int64)
+    by_connection = np.empty((room, 4), np.int64)
+    ends = packets.source, packets.source_high, packets.destination, packets.destination_high
+    columns = [
+        chosen,
+        *(end.astype(np.uint64, copy=False) for end in ends),
+        *(packets.source_port, packets.destination_port, packets.flags, packets.sequence),
+        flow,
+    ]
+    row, tuples, connections = 0, 0, 0
+    while True:
+        slots = np.full(4 * room, EMPTY, np.int64)
+        fill_slots(slots, keys, tuples)
+        row, tuples, connections = assign(row, tuples, connections, slots, keys, by_tuple, by_connection, *columns)
+        if row == len(packets):
+            return by_connection[:connections]
+        room *= 4
+        keys, by_tuple, by_connection = _taller(keys), _taller(by_tuple), _taller(by_connection)
+
+
+def _taller(kept: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([kept, np.empty((3 * len(kept), kept.shape[1]), kept.dtype)])

@@ -13,8 +13,7 @@ import numpy as np
 from unnoticed.errors import RecordError
 from unnoticed.events import Event, read_events
 from unnoticed.experiments.planning.settings import Settings
-from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, parse
-from unnoticed.probes.pcap import read_pcap
+from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, read_packets
 from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_probes, read_requests
 from unnoticed.probes.samples import Samples, probe_samples, samples
 from unnoticed.probes.tcp_flows import address
@@ -108,13 +107,13 @@ class RawRecords:
         if point not in self._packets:
             file = self.folder / "captures" / f"{point}.pcap"
             try:
-                frames = read_pcap(file)
+                packets = read_packets(file, offset_ns=self._offset_ns)
             except OSError as error:
                 raise RecordError(f"{file} cannot be read ({error.strerror}).") from error
             written = sum(int(event["frames"]) for event in self.captures if event["point"] == point)
-            if len(frames) != written:
-                raise RecordError(f"{file} holds {len(frames)} frames; the observer wrote {written}.")
-            self._packets[point] = parse(frames, offset_ns=self._offset_ns)
+            if len(packets) != written:
+                raise RecordError(f"{file} holds {len(packets)} frames; the observer wrote {written}.")
+            self._packets[point] = packets
         return self._packets[point]
 
     def has_capture(self, point: str) -> bool:

@@ -29,7 +29,7 @@ def test_scapy_reads_what_was_written(frames_of, tmp_path):
 
 
 @given(packets=st.lists(st.binary(min_size=1, max_size=140), max_size=12), snap=st.integers(1, 128))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)  # it may compile first
 def test_what_was_written_is_read_back(frames_of, tmp_path_factory, packets, snap):
     path = tmp_path_factory.mktemp("pcap") / "x.pcap"
     frames = frames_of(packets)
@@ -84,8 +84,8 @@ def test_a_file_without_frames_is_not_cut(tmp_path):
     [
         (b"", "holds 0 bytes"),
         (bytes(24), "does not start like a pcap"),
-        (struct.pack("<I", 0x0A0D0D0A) + bytes(24), "pcapng"),
-        (struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 96, 113), "link type 113"),
+        (struct.pack("<I", 0x0A0D0D0A) + bytes(24), "no byte-order magic"),
+        (struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 96, 147), "link type 147"),
         (file_header(snap=96) + struct.pack("=IIII", 0, 0, 1 << 30, 60), "record 1 says it holds"),
     ],
 )
