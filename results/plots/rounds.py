@@ -20,6 +20,7 @@ from unnoticed.results.plots.style import (
     SMALL,
     VERMILION,
     WIDTH,
+    beside,
     figure,
     heading,
     panel,
@@ -58,9 +59,9 @@ def _draw(cells: Sequence[Cell], rounds: pd.DataFrame) -> Figure:
 
 def _shrink_words(cell: Cell) -> str:
     known = cell.trials["rounds_shrink"].dropna()
-    more_than_one = bool((cell.trials["rounds"].fillna(0) > 1).any())
-    if not len(known) or not more_than_one:
-        return "a single round"
+    most = cell.trials["rounds"].fillna(0).max()
+    if not len(known) or not most > 1:
+        return "a single round" if most == 1 else "all while the guest stood still"
     count = int(known.sum())
     return f"pages; shrinking in {count} of {len(known)} {'trial' if len(known) == 1 else 'trials'}"
 
@@ -75,7 +76,7 @@ def _lines(axes: Axes, rounds: pd.DataFrame, highest: float, *, name_axis: bool)
     shown = rounds[rounds["round"] <= MAX_ROUNDS].sort_values(["trial_id", "round"], kind="stable")
     if not len(shown):
         axes.set_xticks([])
-        axes.annotate("no round", (0.02, 0.5), xycoords="axes fraction", fontsize=SMALL, color=MUTED)
+        beside(axes, (0, highest**0.5), "no round", shift=5)
         return
     for _, trial in shown.groupby("trial_id", sort=True):
         numbers, pages = floats(trial["round"]), floats(trial["pages"])

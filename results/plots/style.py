@@ -134,7 +134,9 @@ def beside(axes: Axes, at: tuple[float, float], text: str, *, shift: float = 5, 
     """A small text at the right of a mark (or at its left, where `shift` is negative), never clipped."""
     place: dict[str, Any] = {"xytext": (shift, 0), "textcoords": "offset points", "annotation_clip": False}
     side = "right" if shift < 0 else "left"
-    axes.annotate(text, at, **place, **{"va": "center", "ha": side, "fontsize": SMALL, "color": MUTED, **look})
+    paper = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # a line behind it does not cross it out
+    look = {"va": "center", "ha": side, "fontsize": SMALL, "color": MUTED, "bbox": paper, **look}
+    axes.annotate(text, at, **place, **look)
 
 
 def above(axes: Axes, x: float, text: str, *, rise: float = 5, **look: Any) -> None:

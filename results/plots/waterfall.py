@@ -126,6 +126,6 @@ def _bars(axes: Axes, rows: pd.DataFrame, steps: frozenset[str], zero: float, to
     low, high = (start - zero) / 1e6, (end - zero) / 1e6
     axes.barh(len(rows), high - low, left=low, height=0.2, color=INK, lw=0)
     beside(axes, (high, len(rows)), format_ns(end - start), color=INK, fontweight="bold")
-    names = [shorten(str(part), 38) for part in rows["part"]]
+    names = [shorten(str(part), 44) for part in rows["part"]]
     axes.set_yticks(range(len(rows) + 1), [*names, total])
     axes.tick_params(axis="y", labelcolor=INK, labelsize=SMALL, pad=6)
