@@ -19,6 +19,8 @@ METRICS: dict[str, Kind] = {
     "perceived_ns": "number",
     "perceived_low_ns": "number",
     "perceived_high_ns": "number",
+    "slowest_request_ns": "number",
+    "slowest_connect_ns": "number",
     "retransmits": "number",
     "client_retransmits": "number",
     "guest_retransmits": "number",

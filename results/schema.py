@@ -7,6 +7,7 @@ plan (`guest.dirty_rate`): a column with a dot in its name is a factor.
 Versions:
 1  first version.
 2  waterfall: a column `estimator`, since the slowest request has a waterfall too.
+3  trials: columns `slowest_request_ns` and `slowest_connect_ns`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
 OUTCOMES = ("completed", "gave-up", "failed")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
+NEW_CONNECTION = "new-connection"  # the longest time until a connection that was being opened was answered
 TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the first waterfall follow
 REQUEST_LATENCY = "request-latency"  # the longest wait for an answer; its waterfall is the second
 
@@ -118,6 +120,16 @@ TRIALS = Table(
         _time("perceived_ns", "worst client's outage, time-stamp estimator", label="perceived downtime"),
         _time("perceived_low_ns", "lower bound of perceived_ns", label="perceived downtime (lower bound)"),
         _time("perceived_high_ns", "upper bound of perceived_ns", label="perceived downtime (upper bound)"),
+        _time(
+            "slowest_request_ns",
+            "longest wait for an answer over all clients, from when the request was due, around the cutover",
+            label="slowest request",
+        ),
+        _time(
+            "slowest_connect_ns",
+            "longest time over all clients to open a connection and be answered, around the cutover",
+            label="slowest new connection",
+        ),
         _count("retransmits", "segments sent again, all flows, both directions", label="retransmitted segments"),
         _count("client_retransmits", "segments that clients sent again", label="segments retransmitted by clients"),
         _count("guest_retransmits", "segments that the guest sent again", label="segments retransmitted by the guest"),

@@ -15,7 +15,7 @@ from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.experiments.analysis.timeline import timeline_table
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.probes.outages import Outage
-from unnoticed.results.schema import empty
+from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, empty
 from unnoticed.workload import Kind
 
 
@@ -64,6 +64,8 @@ def _trial(
         "perceived_ns": worst.outage_ns,
         "perceived_low_ns": worst.low_ns,
         "perceived_high_ns": worst.high_ns,
+        "slowest_request_ns": _longest(tables["outages"], REQUEST_LATENCY),
+        "slowest_connect_ns": _longest(tables["outages"], NEW_CONNECTION),
         "retransmits": int(table["retransmits"].sum()),
         "client_retransmits": int(by_sender.get("client", 0)),
         "guest_retransmits": int(by_sender.get("guest", 0)),
@@ -82,6 +84,12 @@ def _trial(
         "disturbed": downtime.disturbed,
         "notes": " ".join(_notes(raw, table, ram, worst)) or None,
     }
+
+
+def _longest(outages: pd.DataFrame, estimator: str) -> int | None:
+    """The longest of the clients' values by one estimator; None where no client has one."""
+    values = outages.loc[outages["estimator"] == estimator, "outage_ns"]
+    return int(values.max()) if len(values) else None
 
 
 def _integrity(flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, Any] | None) -> bool:

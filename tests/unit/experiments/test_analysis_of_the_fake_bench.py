@@ -49,6 +49,17 @@ def test_the_waterfall_of_each_client_sums_to_what_it_felt(trial_of, measure):
     assert all(abs(sums[of] - outages[of]) <= 1_000_000 for of in sums.index)
 
 
+@pytest.mark.parametrize(("workload", "metric"), [("request", "slowest_request_ns"), ("connect", "slowest_connect_ns")])
+def test_the_slowest_of_all_clients_is_the_row_s(trial_of, measure, workload, metric):
+    tables, _ = measure(trial_of("clients.count=2", "clients.connect.rate='100 Hz'"))
+    row, requests = tables["trials"].iloc[0], tables["requests"]
+    meant = requests[
+        (requests["workload"] == workload) & requests["intended_ns"].between(row["start_ns"], row["end_ns"])
+    ]
+    assert len(meant)
+    assert row[metric] == (meant["answered_ns"] - meant["intended_ns"]).max()
+
+
 def test_a_reset_is_found(trial_of, measure):
     tables, _ = measure(trial_of(), faults={trial_of().number: "reset"})
     assert tables["trials"]["resets"].iloc[0] == 1

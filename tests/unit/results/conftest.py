@@ -256,6 +256,8 @@ class SyntheticRun:
                         "perceived_ns": felt if completed else None,
                         "perceived_low_ns": felt - MS // 2 if completed else None,
                         "perceived_high_ns": felt + MS // 2 if completed else None,
+                        "slowest_request_ns": felt + 110 * MS,
+                        "slowest_connect_ns": felt + 900 * MS,
                         "retransmits": again + 2,
                         "client_retransmits": again,
                         "guest_retransmits": 2,
