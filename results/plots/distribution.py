@@ -19,6 +19,7 @@ from unnoticed.results.plots.style import (
     PAPER,
     RULE,
     SMALL,
+    UNDERLAID,
     VERMILION,
     WIDTH,
     above,
@@ -109,7 +110,7 @@ def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], heigh
     calm = values[~disturbed] if (~disturbed).any() else values
     middle = float(np.median(calm))
     axes.plot([middle, middle], [height - 0.14, height + 0.14], color=INK, lw=1.8)
-    beside(axes, (float(np.max(values)), height), format_ns(middle * 1e6), shift=9, color=INK)
+    beside(axes, (float(np.max(values)), height), format_ns(middle * 1e6), shift=9, color=INK, bbox=UNDERLAID)
 
 
 def _swarm(places: npt.NDArray[np.float64], width: float) -> npt.NDArray[np.float64]:

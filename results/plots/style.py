@@ -130,12 +130,14 @@ def heading(drawing: Figure, text: str, *, left: float, top: float, colour: str 
     drawing.text(left / WIDTH, 1 - top / full, text, va="baseline", ha="left", **look)
 
 
+UNDERLAID = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # a text's bbox: no line behind it crosses it out
+
+
 def beside(axes: Axes, at: tuple[float, float], text: str, *, shift: float = 5, **look: Any) -> None:
     """A small text at the right of a mark (or at its left, where `shift` is negative), never clipped."""
     place: dict[str, Any] = {"xytext": (shift, 0), "textcoords": "offset points", "annotation_clip": False}
     side = "right" if shift < 0 else "left"
-    paper = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.0}  # a line behind it does not cross it out
-    look = {"va": "center", "ha": side, "fontsize": SMALL, "color": MUTED, "bbox": paper, **look}
+    look = {"va": "center", "ha": side, "fontsize": SMALL, "color": MUTED, **look}
     axes.annotate(text, at, **place, **look)
 
 
