@@ -21,7 +21,7 @@ from unnoticed.events import EventLog
 from unnoticed.tcpinfo import TcpInfo
 from unnoticed.workload import Kind
 
-_SETTLE_NS = 3_000_000
+SETTLE_NS = 3_000_000
 _POLL_S = 0.0002
 # A receiver acknowledges every second full segment at once, and less than that up to 40 ms later (RFC 9293, 3.8.6.3).
 _DELAYED_BYTES = 1460
@@ -63,7 +63,7 @@ class DepartingConnections:
 
     def settle(self) -> None:
         """Wait a little for the acknowledgement of what is in flight."""
-        deadline_ns = now_ns() + _SETTLE_NS
+        deadline_ns = now_ns() + SETTLE_NS
         while any(tcp_repair.in_flight_bytes(each.socket) > _DELAYED_BYTES for each in self._connections):
             if now_ns() > deadline_ns:
                 return

@@ -48,6 +48,10 @@ class Cutover:
         """Enter a step that was timed elsewhere."""
         self.steps.append(Step(name, start_ns, end_ns))
 
+    def forget(self) -> None:
+        """Drop the steps so far: the cutover was put off."""
+        self.steps.clear()
+
     def report(self, events: EventLog) -> None:
         """Log the steps, in order."""
         for step in self.steps:

@@ -7,7 +7,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,23 +15,24 @@ import numpy as np
 
 from unnoticed.agents import stream, wire
 from unnoticed.agents.channel import PORT, Channel
-from unnoticed.agents.connections import DepartingConnections
+from unnoticed.agents.connections import SETTLE_NS, DepartingConnections
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.dirty import DirtyTracker, WriteProtectTracker
+from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel import socket_filter
+from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
-from unnoticed.agents.policy import Decision, Outlook, Policy, Round, make_policy
+from unnoticed.agents.policy import Decision, Policy, make_policy
+from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.tcpinfo import read_tcp_info
 
 _HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
 _PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
-# What a cutover costs besides its pages, for the policy's forecast: pause, hand-over, and TCP state per connection.
-_FIXED_NS, _CONNECTION_NS = 4_000_000, 150_000
+_LATE_NS = 10_000_000  # a pause so long after the forecast is not the one that was forecast
 
 
 class Outcome(StrEnum):
@@ -93,6 +94,9 @@ class Source:
         self._rounds: list[Round] = []
         self._bytes_sent = 0
         self._rto_min_ns: int | None = None
+        self._connection_ns = 0  # to move one: measured while the destination prepares
+        self._queued_bytes = 0  # in the connections' queues, when they were last looked at
+        self._harvested_ns = 0  # when the last round's dirty pages were found
         self._is_pausing = False
         self._paused_ns: int | None = None
         self._connections: DepartingConnections | None = None
@@ -155,27 +159,56 @@ class Source:
         channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=self._guest.ram.memory_bytes))
         channel.expect(wire.Welcome)
         channel.send(wire.Proof())
+        if self._policy is not None:
+            self._connection_ns = connection_cost_ns()
         with channel.patience(_PREPARE_S + _PREPARE_S_PER_GIB * (self._guest.ram.memory_bytes >> 30)):
             channel.expect(wire.Prepared)
         return channel
 
     def _precopy(self, tracker: DirtyTracker) -> None:
-        """Rounds until the policy says switch. Raises _GaveUpError when it says so."""
-        assert self._policy is not None
+        """Rounds until the policy says switch, and new connections wait. Raises _GaveUpError when it sees no end."""
         runs: Runs = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
         while True:
             runs = self._round(runs, tracker)
-            outlook = self._outlook()
-            match self._policy.decide(self._rounds, outlook):
-                case Decision.SWITCH:
-                    self._pending = runs
-                    return
-                case Decision.GIVE_UP:
-                    left = self._rounds[-1].remaining_bytes / (1 << 20)
-                    raise _GaveUpError(
-                        f"After {len(self._rounds)} rounds {left:.1f} MiB were still dirty, "
-                        f"and the {self._settings.policy} policy sees no end."
-                    )
+            if not self._is_time():
+                continue
+            decided_ns = now_ns()
+            with self._cutover.step("hush"):
+                self._hush()
+            if now_ns() - decided_ns > _LATE_NS:  # handshakes took their time, and the guest wrote on: look again
+                runs = _union(runs, tracker.harvest())
+                self._harvested_ns = now_ns()
+                self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=stream.pages_in(runs) * PAGE_BYTES)
+                if not self._is_time():
+                    socket_filter.accept_new_connections(self._guest.listener)
+                    self._cutover.forget()
+                    continue
+            self._pending = runs
+            return
+
+    def _is_time(self) -> bool:
+        """Whether the policy says that now is the time to switch. Raises _GaveUpError."""
+        assert self._policy is not None
+        outlook = self._outlook()
+        expected = forecast(self._rounds, outlook)
+        decision = self._policy.decide(self._rounds, outlook)
+        self._host.events.write(
+            "forecast",
+            migration=self._settings.number,
+            round=len(self._rounds) - 1,
+            decision=decision.value,
+            **expected.as_integers(),
+            **{f"known_{key}": value for key, value in asdict(outlook).items()},
+        )
+        if decision is Decision.GIVE_UP:
+            left = self._rounds[-1].remaining_bytes / (1 << 20)
+            timeout_ns = outlook.smallest_rto_ns
+            timeout = "" if timeout_ns is None else f", where the smallest TCP timeout is {timeout_ns / 1e6:.0f} ms"
+            raise _GaveUpError(
+                f"After {len(self._rounds)} rounds {left:.1f} MiB were still dirty: {expected}{timeout}; "
+                f"the {self._settings.policy} policy sees no end."
+            )
+        return decision is Decision.SWITCH
 
     def _round(self, runs: Runs, tracker: DirtyTracker) -> Runs:
         """Send one round; returns the pages that were written meanwhile."""
@@ -188,6 +221,7 @@ class Source:
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
         dirty = tracker.harvest()
+        self._harvested_ns = now_ns()
         dirty_pages = stream.pages_in(dirty)
         self._rounds.append(
             Round(
@@ -218,13 +252,29 @@ class Source:
             self._bytes_sent += channel.send_pages(message, self._guest.ram)
 
     def _outlook(self) -> Outlook:
-        """The connections of the running guest: a descriptor may go while we look at it."""
+        """The connections of the running guest, and the way to the other agent.
+
+        A descriptor may go while we look at it. Queues come and go: the fuller of this look and the last one counts.
+        """
         timeouts: list[int] = []
+        queued_bytes = 0
         for _, connection in self._guest.live_connections():
             with connection, contextlib.suppress(OSError):
                 timeouts.append(read_tcp_info(connection).rto_us * 1000)
+                queued_bytes += tcp_repair.queued_bytes(connection)
         self._rto_min_ns = min(timeouts, default=None)
-        return Outlook(smallest_rto_ns=self._rto_min_ns, fixed_ns=_FIXED_NS + _CONNECTION_NS * len(timeouts))
+        path = read_tcp_info(self._require_channel().socket)
+        outlook = Outlook(
+            smallest_rto_ns=self._rto_min_ns,
+            connections=len(timeouts),
+            connection_ns=self._connection_ns,
+            queued_bytes=max(queued_bytes, self._queued_bytes),
+            settle_ns=SETTLE_NS if timeouts else 0,
+            path_ns=path.rtt_us * 1000,
+            since_ns=now_ns() - self._harvested_ns,
+        )
+        self._queued_bytes = queued_bytes
+        return outlook
 
     # -- the cutover -----------------------------------------------------------------------------------------------
 
@@ -233,8 +283,8 @@ class Source:
         step, channel, ram = self._cutover.step, self._require_channel(), self._guest.ram
         if tracker is None:
             self._outlook()
-        with step("hush"):
-            self._hush()
+            with step("hush"):
+                self._hush()
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()

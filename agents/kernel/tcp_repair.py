@@ -153,6 +153,11 @@ def in_flight_bytes(connection: socket.socket) -> int:
     return _queued(connection, _SIOCOUTQ) - _queued(connection, _SIOCOUTQNSD)
 
 
+def queued_bytes(connection: socket.socket) -> int:
+    """Bytes in both queues: unacknowledged or unsent, and not read yet. What a dump of the connection holds."""
+    return _queued(connection, _SIOCOUTQ) + _queued(connection, _SIOCINQ)
+
+
 def enter(connection: socket.socket) -> None:
     """Put a connection into repair mode: closed in it, it goes without FIN and RST."""
     connection.setsockopt(_TCP, _TCP_REPAIR, _REPAIR_ON)

@@ -1,24 +1,17 @@
 """What each policy decides on histories that were made up for it."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.agents.policy import (
-    Decision,
-    FixedRounds,
-    Outlook,
-    Round,
-    TcpTimeout,
-    Threshold,
-    best_rate_bit_per_s,
-    expected_blackout_ns,
-    make_policy,
-)
+from unnoticed.agents.forecast import Outlook, Round, forecast
+from unnoticed.agents.policy import Decision, FixedRounds, TcpTimeout, Threshold, make_policy
 
 MIB = 1 << 20
 BYTE_PER_S = 125_000_000  # 1 Gbit/s
-QUICK = Outlook(smallest_rto_ns=200_000_000, fixed_ns=4_000_000)
+QUICK = Outlook(smallest_rto_ns=200_000_000)
 
 
 def history(*remaining, sent=None, byte_per_s=BYTE_PER_S):
@@ -60,25 +53,25 @@ def test_threshold_switches_after_its_most_rounds_however_much_is_left():
 
 
 def test_tcp_timeout_switches_exactly_when_the_rest_fits_under_the_smallest_timeout():
-    fits = (QUICK.smallest_rto_ns - QUICK.fixed_ns) * BYTE_PER_S // 1_000_000_000
-    assert decisions(TcpTimeout(), [fits - 4096]) == [SW]
-    assert decisions(TcpTimeout(), [fits + 4096]) == [ON]
+    left = 20 * MIB
+    blackout_ns = math.ceil(forecast(history(left), QUICK).blackout_ns)
+    assert decisions(TcpTimeout(), [left], Outlook(smallest_rto_ns=blackout_ns)) == [SW]
+    assert decisions(TcpTimeout(), [left], Outlook(smallest_rto_ns=blackout_ns - 1)) == [ON]
 
 
-def test_tcp_timeout_counts_the_fixed_cost_against_the_timeout():
-    slow = Outlook(smallest_rto_ns=200_000_000, fixed_ns=200_000_001)
-    assert decisions(TcpTimeout(), [0], slow) == [ON]
+def test_tcp_timeout_counts_against_the_timeout_what_is_not_pages():
+    many = Outlook(smallest_rto_ns=200_000_000, connections=1000, connection_ns=200_000)
+    assert decisions(TcpTimeout(), [0], many) == [ON]
 
 
 def test_tcp_timeout_without_connections_takes_the_least_timeout_of_linux():
-    nobody = Outlook(smallest_rto_ns=None, fixed_ns=0)
-    fits = BYTE_PER_S // 5
-    assert decisions(TcpTimeout(), [fits - 4096], nobody) == [SW]
-    assert decisions(TcpTimeout(), [fits + 4096], nobody) == [ON]
+    nobody, least = Outlook(smallest_rto_ns=None), Outlook(smallest_rto_ns=200_000_000)
+    for left in range(0, 60 * MIB, MIB):
+        assert decisions(TcpTimeout(), [left], nobody) == decisions(TcpTimeout(), [left], least)
 
 
 def test_tcp_timeout_does_not_take_an_impossible_timeout_of_zero_for_no_connections():
-    assert decisions(TcpTimeout(), [0], Outlook(smallest_rto_ns=0, fixed_ns=1)) == [ON]
+    assert decisions(TcpTimeout(), [0], Outlook(smallest_rto_ns=0)) == [ON]
 
 
 def test_tcp_timeout_gives_up_once_the_rest_has_not_shrunk_for_five_rounds():
@@ -100,23 +93,9 @@ def test_tcp_timeout_never_switches_beyond_its_limit_and_always_comes_to_an_end(
     rounds = history(*remaining)
     for n in range(len(rounds)):
         if TcpTimeout().decide(rounds[: n + 1], QUICK) is SW:
-            assert expected_blackout_ns(rounds[: n + 1], QUICK) <= QUICK.smallest_rto_ns
+            assert forecast(rounds[: n + 1], QUICK).blackout_ns <= QUICK.smallest_rto_ns
     if len(rounds) >= 30:
         assert TcpTimeout().decide(rounds, QUICK) is not ON
-
-
-def test_the_rate_is_the_best_of_the_rounds_that_were_long_enough_to_tell():
-    rounds = history(8 * MIB, 4096, byte_per_s=BYTE_PER_S)
-    short_but_quick = Round(number=2, sent_bytes=4096, duration_ns=1, remaining_bytes=0)
-    assert best_rate_bit_per_s([*rounds, short_but_quick]) == pytest.approx(1e9)
-    assert best_rate_bit_per_s([short_but_quick]) == pytest.approx(4096 * 8e9)
-
-
-def test_an_empty_round_forecasts_no_rate_and_so_no_end_unless_nothing_is_left():
-    empty = Round(number=0, sent_bytes=0, duration_ns=0, remaining_bytes=4096)
-    assert expected_blackout_ns([empty], QUICK) == float("inf")
-    done = Round(number=0, sent_bytes=0, duration_ns=0, remaining_bytes=0)
-    assert expected_blackout_ns([done], QUICK) == QUICK.fixed_ns
 
 
 def test_policies_are_made_by_name_with_their_parameters():
