@@ -182,11 +182,15 @@ class Lab:
         return found
 
     def set_link(self, one: str, other: str, *, up: bool) -> int:
-        """Cut all links between two nodes, or restore them; how many. Raises FabricError if there is none."""
+        """Cut all links between two nodes, or restore them; how many. Raises FabricError if there is none.
+
+        At the switch's end: the other one loses its carrier, as if the cable had been pulled, and keeps its routes.
+        """
         between = [link.ends for link in self.fabric.network.links if {end.node for end in link.ends} == {one, other}]
         if not between:
             raise FabricError(f"There is no link between {one} and {other}; `net` shows those there are.")
-        set_administrative([end for ends in between for end in ends], up=up)
+        for ends in between:
+            set_administrative([end for end in ends if end.node in self.fabric.switches] or ends, up=up)
         return len(between)
 
     @property
@@ -229,7 +233,10 @@ class Lab:
 
     def _pulse_socket(self, client: str) -> socket.socket:
         with inside_network_of(self.fabric.places[client].pid):
-            return open_stamped((self.fabric.places["guest-a"].ipv4, workload.PROBE_PORT))
+            try:
+                return open_stamped((self.fabric.places["guest-a"].ipv4, workload.PROBE_PORT))
+            except OSError as error:
+                raise FabricError(f"{client} cannot send anything to the guest: {error.strerror}.") from error
 
 
 class _Recorder:
