@@ -20,7 +20,7 @@ from unnoticed import workload
 from unnoticed.agents.announce import frames_for
 from unnoticed.errors import MigrationError
 from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM
-from unnoticed.experiments.child import Child
+from unnoticed.experiments.child import Child, Reply
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.watch import Watch
@@ -65,8 +65,13 @@ class Cast:
         for child in (*self._probers, *self._load, *self._tools):
             child.command("start")
 
-    def migrate(self, *, number: int = 0) -> None:
-        """Migrate the guest from the host where it is to the other one, and wait for the end, whatever it is."""
+    @property
+    def guest_at(self) -> str:
+        """A or b: the host where the guest runs."""
+        return self._guest_at
+
+    def migrate(self, *, number: int = 0) -> Reply:
+        """Migrate the guest from the host where it is to the other one; what the source reports of its end."""
         migration = self._trial.settings.migration
         source, destination = ("a", "b") if self._guest_at == "a" else ("b", "a")
         self._agents[destination].command("expect", number=number)
@@ -88,6 +93,7 @@ class Cast:
         if report["outcome"] == "completed":
             self._guest_at = destination
             self.watch.wait_reply(self._agents[destination], "arrival", _START_S)
+        return report
 
     def reveal(self) -> None:
         """Announce a guest that the plan leaves unannounced, now that what follows from that was measured.

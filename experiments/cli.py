@@ -25,6 +25,7 @@ _COMMANDS = {
     "doctor": ("doctor", "What this machine can do, what it lacks, and how noisy it is."),
     "list": ("list", "The stock experiments."),
     "run": ("run", "Run an experiment and report on it."),
+    "lab": ("lab", "A network to look around in: migrate, cut links, watch the clients."),
     "report": ("report", "Make the report of a run (again)."),
     "compare": ("compare", "Two runs side by side, with confidence intervals."),
     "audit": ("audit", "What other methods would have reported on the same trials."),

@@ -16,12 +16,16 @@ from typing import Any
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class Terminated(BaseException):
+    """A signal that ends the process has come to a console, where KeyboardInterrupt would only end a command."""
+
+
 class _State:
     """What has come, and what is shielded; one for the process, as signals are."""
 
     note: Callable[[str], None] | None = None  # None: not installed
     seen = False
-    pending = False
+    pending: type[BaseException] | None = None
     shields = 0
 
 
@@ -32,10 +36,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
                 _State.note("Already stopping: first the trial at hand is taken down, and what is done is reported.")
         return
     _State.seen = True
+    _raise(KeyboardInterrupt)
+
+
+def _raise(exception: type[BaseException]) -> None:
+    """Raise it now, or at the end of what is shielded."""
     if _State.shields:
-        _State.pending = True
+        _State.pending = exception
         return
-    raise KeyboardInterrupt
+    raise exception
 
 
 @contextlib.contextmanager
@@ -78,13 +87,36 @@ def one_interrupt_for_good(note: Callable[[str], None]) -> Iterator[None]:
 
 def _install() -> dict[signal.Signals, Any]:
     """Handle the signals from now on; returns how they were handled before."""
-    _State.seen = _State.pending = False
+    _State.seen, _State.pending = False, None
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     if before[signal.SIGHUP] is signal.SIG_IGN:
         del before[signal.SIGHUP]
     for number in before:
         signal.signal(number, _interrupt)
     return before
+
+
+@contextlib.contextmanager
+def every_interrupt() -> Iterator[None]:
+    """For a console: inside, every SIGINT raises KeyboardInterrupt, unless shielded; the others raise Terminated."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGINT:
+            _State.seen = True
+            _raise(Terminated)
+        elif not _State.shields:
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -95,6 +127,6 @@ def shielded() -> Iterator[None]:
         yield
     finally:
         _State.shields -= 1
-        if _State.pending and not _State.shields:
-            _State.pending = False
-            raise KeyboardInterrupt
+        if _State.pending is not None and not _State.shields:
+            exception, _State.pending = _State.pending, None
+            raise exception

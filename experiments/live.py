@@ -16,8 +16,20 @@ from unnoticed.experiments.bench import Progress
 from unnoticed.experiments.cast import Cast
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.settings import Settings
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.runs import Run
+
+
+def fabric_for(settings: Settings, *, run_id: str) -> Fabric:
+    """The fabric that the settings ask for; it is not yet up."""
+    spec = FabricSpec(
+        shape=settings.fabric.shape,
+        clients=settings.clients.count,
+        rate_bit_per_s=settings.fabric.link.rate_bit_per_s,
+        queue_ns=settings.fabric.link.queue_ns,
+    )
+    return Fabric(spec, run_id=run_id)
 
 
 class LiveBench:
@@ -32,14 +44,7 @@ class LiveBench:
         events = EventLog(folder / "events.jsonl", who="runner")
         try:
             progress("fabric")
-            settings = trial.settings
-            spec = FabricSpec(
-                shape=settings.fabric.shape,
-                clients=settings.clients.count,
-                rate_bit_per_s=settings.fabric.link.rate_bit_per_s,
-                queue_ns=settings.fabric.link.queue_ns,
-            )
-            fabric = Fabric(spec, run_id=self._run.id)
+            fabric = fabric_for(trial.settings, run_id=self._run.id)
             try:
                 fabric.start()
                 (folder / "fabric.json").write_text(json.dumps(fabric.describe(), indent=1))

@@ -81,6 +81,10 @@ class Capture:
                 return moved
             look = min(2 * max(look, _FIRST_LOOK), 4096)
 
+    def flush(self) -> None:
+        """Make what was drained visible to other readers of the file."""
+        self._output.flush()
+
     def _store(self, run: slice) -> None:
         headers = self._ring.headers[run]
         slots = self._ring.slots[run]

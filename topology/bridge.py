@@ -64,6 +64,20 @@ def port_state(pid: int, port: str) -> int:
     return int(read_device(pid, port, "brport/state"))
 
 
+def forwarding_port(pid: int, mac: str) -> str | None:
+    """The port behind which the bridge in the namespace of `pid` takes an address to be; None if it does not know.
+
+    Raises FabricError.
+    """
+
+    def entries() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json_documents(run_batch(["bridge", "-j"], [f"fdb show br {BRIDGE}"]))[-1]
+        return found
+
+    [found] = run_inside([(pid, entries)])
+    return next((str(entry["ifname"]) for entry in found if entry["mac"] == mac and "master" in entry), None)
+
+
 def wait_until(condition: Callable[[], bool], *, what: str) -> None:
     """Poll `condition` until it holds. Raises FabricError saying that `what` did not happen."""
     deadline = time.monotonic() + _CARRIER_TIMEOUT_S

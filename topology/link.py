@@ -91,6 +91,17 @@ def make_veths(pairs: Iterable[tuple[End, End]]) -> None:
     run_inside([(pid, functools.partial(run_batch, ["ip"], batch)) for pid, batch in lines.items()])
 
 
+def set_administrative(ends: Iterable[End], *, up: bool) -> None:
+    """Bring ends of links up or take them down, as an operator would; a peer's carrier goes and comes with them.
+
+    Raises FabricError.
+    """
+    state = "up" if up else "down"
+    run_inside(
+        [(end.pid, functools.partial(run_batch, ["ip"], [f"link set dev {end.interface} {state}"])) for end in ends]
+    )
+
+
 def shape(devices: list[str], *, shaping: Shaping, where: str) -> dict[str, ShapingReading]:
     """Shape the egress of devices in the calling thread's namespace, and read it back. Keys: the devices.
 

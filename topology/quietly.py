@@ -8,15 +8,19 @@ prints to the console; both are undone here, so its messages go to the ordinary 
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _logger_class = logging.getLoggerClass()
 try:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The distutils package is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "distutils Version classes are deprecated", DeprecationWarning)
+        from mininet.cli import CLI
         from mininet.link import Intf, Link
-        from mininet.log import lg
+        from mininet.log import OUTPUT, StreamHandlerNoNewline, lg
         from mininet.net import Mininet
         from mininet.node import Host, Node, Switch
         from mininet.topo import Topo
@@ -28,4 +32,18 @@ for _handler in list(lg.handlers):
 lg.addHandler(logging.NullHandler())  # or `logging` itself prints warnings that nobody handles
 lg.setLevel(logging.WARNING)
 
-__all__ = ["Host", "Intf", "Link", "Mininet", "Node", "Switch", "Topo"]
+
+@contextmanager
+def console_output() -> Iterator[None]:
+    """Inside, what Mininet's commands have to say goes to stdout, as under `mn`."""
+    handler, level = StreamHandlerNoNewline(sys.stdout), lg.level
+    lg.addHandler(handler)
+    lg.setLevel(OUTPUT)
+    try:
+        yield
+    finally:
+        lg.setLevel(level)
+        lg.removeHandler(handler)
+
+
+__all__ = ["CLI", "Host", "Intf", "Link", "Mininet", "Node", "Switch", "Topo", "console_output"]

@@ -1,0 +1,207 @@
+"""The lab's console: Mininet's own command line, with commands for the guest, the clients and what they feel."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from unnoticed.clock import now_ns
+from unnoticed.errors import UnnoticedError
+from unnoticed.experiments.interrupts import every_interrupt, shielded
+from unnoticed.experiments.lab.lab import Lab, Migrated
+from unnoticed.experiments.lab.picture import SPAN_NS, picture
+from unnoticed.experiments.lab.pulse import Felt
+from unnoticed.topology.quietly import CLI, console_output
+
+_FRAMES_PER_S = 8
+_INTRODUCTION = """\
+The guest serves at {guest_at}, and {clients} draw load from it. Commands, besides Mininet's (help shows all):
+  migrate               move the guest to the other host, and see what its clients feel meanwhile
+  status                where the guest is, and what the clients felt in the last ten seconds
+  watch [SECONDS]       the live picture of what the clients see; Ctrl-C ends it
+  tables                behind which port each switch takes the guest to be
+  probe [CLIENT]        a hundred probes to the guest, now
+  link NODE NODE up|down
+                        cut a link, and restore it
+  wireshark INTERFACE   Wireshark where there is one, else a capture file that grows
+  NODE COMMAND          run a command there, for instance: c1 ping -c 3 guest
+"""
+
+
+class Console(CLI):  # type: ignore[misc]  # mininet has no types
+    """Reads commands until exit or the end of input. `problem_count` is how many of them failed."""
+
+    prompt = "unnoticed> "
+    identchars = CLI.identchars + "-"  # guest-a is the name of a node
+    doc_header = "Commands (help COMMAND explains one):"
+
+    def __init__(self, lab: Lab, *, stdin: IO[str] = sys.stdin) -> None:
+        self._lab = lab
+        self.problem_count = 0
+        self.stdout = sys.stdout
+        with console_output():
+            self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)))
+            super().__init__(lab.fabric.network, stdin=stdin)  # returns when the user has left
+
+    def run(self) -> None:
+        """Take commands; Ctrl-C ends what goes on, not the lab."""
+        with every_interrupt():
+            super().run()
+
+    def onecmd(self, line: str) -> Any:
+        """One command; what it raises is said, and the lab goes on."""
+        try:
+            return super().onecmd(line)
+        except UnnoticedError as error:
+            return self._complain(str(error))
+
+    # -- commands --------------------------------------------------------------------------------------------------
+
+    def do_migrate(self, _line: str) -> None:
+        """Move the guest to the host where it is not, as the plan's migration says: migrate"""
+        other = "b" if self._lab.guest_at == "a" else "a"
+        title = f"migrating from {self._lab.guest_at} to {other}"
+        with self._live(title), shielded():  # half a migration is of no use to anybody
+            migrated = self._lab.migrate()
+        self._say("\n".join(migrated_lines(migrated)) + "\n")
+        if migrated.outcome != "completed":
+            self.problem_count += 1
+
+    def do_status(self, _line: str) -> None:
+        """Where the guest is, and what the clients felt in the last ten seconds: status"""
+        now = now_ns()
+        self._say(f"The guest runs at {self._lab.guest_at}. The last ten seconds:\n")
+        for client, felt in self._lab.felt(from_ns=now - 10_000_000_000, to_ns=now).items():
+            self._say(f"  {felt_line(client, felt)}\n")
+
+    def do_watch(self, line: str) -> None:
+        """The live picture of what the clients see, for some seconds or until Ctrl-C: watch [SECONDS]"""
+        try:
+            limit_s = float(line) if line.strip() else float("inf")
+        except ValueError:
+            return self._complain(f"watch: {line!r} is not a number of seconds.")
+        if not self.stdout.isatty():
+            limit_s = min(limit_s, SPAN_NS / 1e9)
+        try:
+            with self._live(f"the guest is at {self._lab.guest_at}"):
+                end = time.monotonic() + limit_s
+                while (left_s := end - time.monotonic()) > 0:
+                    time.sleep(min(left_s, 0.2))
+        except KeyboardInterrupt:
+            pass
+        return None
+
+    def do_tables(self, _line: str) -> None:
+        """Behind which port each switch takes the guest to be: tables"""
+        for switch, toward in self._lab.tables().items():
+            self._say(f"  {switch:<8} {'does not know the guest' if toward is None else f'guest toward {toward}'}\n")
+
+    def do_probe(self, line: str) -> None:
+        """A hundred probes to the guest, now, and what came of them: probe [CLIENT]"""
+        clients = [line.strip()] if line.strip() else list(self._lab.fabric.clients)
+        for client in clients:
+            if client not in self._lab.fabric.clients:
+                self._complain(f"probe: there is no client {client!r}; there are {_listed(self._lab.fabric.clients)}.")
+                continue
+            self._say(f"  {felt_line(client, self._lab.probe(client))}\n")
+
+    def do_link(self, line: str) -> None:
+        """Cut the link between two nodes, or restore it: link NODE NODE up|down"""
+        words = line.split()
+        if len(words) != 3 or words[2] not in ("up", "down"):
+            return self._complain("usage: link NODE NODE up|down")
+        self._lab.set_link(words[0], words[1], up=words[2] == "up")
+        return None
+
+    def do_wireshark(self, line: str) -> None:
+        """Look at an interface, with Wireshark where there is one, else in a file: wireshark INTERFACE"""
+        found = self._lab.interfaces.get(line.strip())
+        if found is None:
+            return self._complain(f"wireshark: name an interface: {_listed(sorted(self._lab.interfaces))}.")
+        node, interface = found
+        if shutil.which("wireshark") and self._lab.has_display:
+            self._lab.open_wireshark(node, interface)
+        else:
+            self._say(f"Capturing, from now until the lab ends, to {self._lab.record(node, interface)}\n")
+        return None
+
+    def default(self, line: str) -> None:
+        """A command at a node; the names of others are replaced by their addresses."""
+        first, arguments, _ = self.parseline(line)
+        if first not in self.mn:
+            return self._complain(f"There is no command or node {first or line!r}; help lists the commands.")
+        super().default(f"{first} {self._with_addresses(arguments or '')}")
+        return None
+
+    # -- Mininet's ways ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def initReadline(cls) -> None:  # noqa: N802  # Mininet's name
+        """Line editing and history within this lab; Mininet would keep it in the user's home."""
+        with suppress(ImportError):
+            import readline  # noqa: F401  # `cmd` uses it once it is imported
+
+    def _with_addresses(self, text: str) -> str:
+        places = self._lab.fabric.places
+        known = {name: place.ipv4 for name, place in places.items()} | {"guest": places["guest-a"].ipv4}
+        return " ".join(known.get(word, word) for word in text.split(" "))
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _complain(self, sentence: str) -> None:
+        self.problem_count += 1
+        self._say(sentence + "\n")
+
+    @contextmanager
+    def _live(self, title: str) -> Iterator[None]:
+        """The picture while the body runs, on a terminal; else nothing."""
+        if not self.stdout.isatty():
+            yield
+            return
+        from rich.console import Console as Screen
+        from rich.live import Live
+
+        def look() -> Any:
+            return picture(self._lab.beats(span_ns=SPAN_NS), title=title, to_ns=now_ns())
+
+        screen = Screen(file=self.stdout)
+        with Live(get_renderable=look, console=screen, refresh_per_second=_FRAMES_PER_S, transient=False):
+            yield
+
+
+def migrated_lines(migrated: Migrated) -> list[str]:
+    """What is said of a migration: how it ended, its rounds, the blackout, and what each client felt."""
+    lines = [
+        f"  round {entry['round']}: {entry['pages']} pages in {(entry['end_ns'] - entry['start_ns']) / 1e6:.0f} ms, "
+        f"{entry['dirty_pages']} dirtied meanwhile"
+        for entry in migrated.rounds
+    ]
+    way = f"from {migrated.source} to {migrated.destination}"
+    if migrated.outcome == "completed" and migrated.blackout_ns is not None:
+        took = f"in {migrated.took_ns / 1e9:.2f} s"
+        lines.append(f"Migrated {way} {took}; the guest ran nowhere for {migrated.blackout_ns / 1e6:.1f} ms.")
+    else:
+        lines.append(f"The migration {way} {migrated.outcome.replace('-', ' ')}: {migrated.reason}")
+    return lines + [f"  {felt_line(client, felt)}" for client, felt in migrated.felt.items()]
+
+
+def felt_line(client: str, felt: Felt) -> str:
+    """One client in one line."""
+    if not felt.sent:
+        return f"{client}: no probe was sent yet"
+    if felt.median_ns is None or felt.slowest_ns is None:
+        return f"{client}: none of {felt.sent} probes was answered"
+    return (
+        f"{client}: {felt.answered} of {felt.sent} probes answered, median {felt.median_ns / 1e6:.2f} ms, "
+        f"slowest {felt.slowest_ns / 1e6:.1f} ms, longest silence {felt.longest_silence_ns / 1e6:.0f} ms"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
