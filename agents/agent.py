@@ -81,7 +81,7 @@ class Agent:
         match command["command"]:
             case "boot":
                 self._boot(command)
-                self._control.reply("booted")
+                self._control.reply("booted", pid=None if host.guest is None else host.guest.pid)
             case "expect":
                 self._expected, self._fail_at = command["number"], command.get("fail_at")
                 self._control.reply("expecting")

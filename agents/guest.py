@@ -37,6 +37,7 @@ from unnoticed.agents.ram import (
     slot_base,
 )
 from unnoticed.agents.ram import MAGIC as RAM_MAGIC
+from unnoticed.agents.starvation import Starvation
 from unnoticed.clock import now_ns
 from unnoticed.events import EventLog
 from unnoticed.tcpinfo import socket_reading
@@ -51,8 +52,9 @@ _NOTSENT_BYTES, _LEAST_NOTSENT_BYTES = 128 << 10, 16 << 10
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 _TCP_NOTSENT_LOWAT = 25
 _SO_RCVBUFFORCE = 33
-# The kernel doubles it, and charges a probe with up to 832 bytes (struct sk_buff): 0.6 s of four clients at 1 kHz.
-_PROBES_BYTES = 1 << 20
+# The kernel doubles it, and charges a probe with up to 832 bytes (struct sk_buff): 10 s of four clients at 1 kHz.
+_PROBES_BYTES = 16 << 20
+_EVENTS = 16  # served between two looks at the probes: an answer to them must not wait for a hundred connections
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger
 
 
@@ -86,6 +88,7 @@ class Guest:
         self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
         self._free: list[int] = []
         self._buffer = bytearray(1 << 18)
+        self._starvation = Starvation(events)
 
     @property
     def listener_fd(self) -> int:
@@ -138,9 +141,12 @@ class Guest:
         control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
         foreign_probes = self._foreign_probes.fileno()
         timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
+        self._starvation.begin(now_ns())
         while True:
             pausing = False
-            for fd, event in self._epoll.poll(timeout_s):
+            ready = self._epoll.poll(-1 if timeout_s is None else timeout_s, _EVENTS)
+            self._starvation.look(now_ns())
+            for fd, event in ready:
                 if fd == control:
                     pausing = True
                 elif fd == probes:

@@ -70,6 +70,16 @@ class Cast:
         """A or b: the host where the guest runs."""
         return self._guest_at
 
+    @property
+    def events_path(self) -> str:
+        """The event log that all processes of the trial share."""
+        return self._events
+
+    @property
+    def guest_pid(self) -> int:
+        """The process that was booted at A."""
+        return self._guest_pid
+
     def migrate(self, *, number: int = 0) -> Reply:
         """Migrate the guest from the host where it is to the other one; what the source reports of its end."""
         migration = self._trial.settings.migration
@@ -140,7 +150,7 @@ class Cast:
         captures = self._folder / "captures"
         captures.mkdir()
         points = [*clients, "guest-a", "guest-b", "a"]
-        self._observer = self._child(
+        self._observer = self.start_child(
             None,
             "observer",
             "probes.observer",
@@ -161,7 +171,7 @@ class Cast:
             events=self._events,
         )
         self._agents = self._start_agents()
-        echo = self._child(
+        echo = self.start_child(
             "control",
             "control",
             "probes.echo",
@@ -186,7 +196,7 @@ class Cast:
         )
         for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load, *self._tools):
             self.watch.wait_reply(child, "ready", _START_S)
-        self.watch.wait_reply(self._agents["a"], "booted", _START_S)
+        self._guest_pid = int(self.watch.wait_reply(self._agents["a"], "booted", _START_S)["pid"])
 
     def _start_agents(self) -> dict[str, Child]:
         places, key = self._fabric.places, secrets.token_hex(32)
@@ -195,7 +205,7 @@ class Cast:
             guest = places[f"guest-{place}"]
             names = ("garp", self._trial.settings.migration.announce)
             frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
-            agents[place] = self._child(
+            agents[place] = self.start_child(
                 place,
                 f"agent-{place}",
                 "agents.agent",
@@ -219,7 +229,7 @@ class Cast:
     def _start_prober(self, client: str) -> Child:
         places = self._fabric.places
         targets = [(GUEST_STREAM, places["guest-a"].ipv4), (CONTROL_STREAM, places["control"].ipv4)]
-        return self._child(
+        return self.start_child(
             client,
             f"{client}-prober",
             "probes.prober",
@@ -240,7 +250,7 @@ class Cast:
         for part, (name, workloads) in enumerate(parts.items()):
             given = {key: value.model_dump() for key, value in workloads.items() if value is not None}
             if given:
-                child = self._child(
+                child = self.start_child(
                     client,
                     f"{client}-{name}",
                     "probes.client",
@@ -260,7 +270,7 @@ class Cast:
         return children
 
     def _start_tool(self, client: str, name: str) -> Child:
-        return self._child(
+        return self.start_child(
             client,
             f"{client}-{name}",
             "probes.tool_runner",
@@ -268,7 +278,7 @@ class Cast:
             output=str(self._folder / output_name(client, name)),
         )
 
-    def _child(self, where: str | None, name: str, module: str, /, **settings: Any) -> Child:
+    def start_child(self, where: str | None, name: str, module: str, /, **settings: Any) -> Child:
         """Start a child at a place, or in the runner's own namespace; it is ended with the cast."""
         stderr = self._folder / f"{name}.stderr"
         argv = [sys.executable, "-m", f"unnoticed.{module}", json.dumps(settings)]

@@ -29,6 +29,7 @@ _COMMANDS = {
     "report": ("report", "Make the report of a run (again)."),
     "compare": ("compare", "Two runs side by side, with confidence intervals."),
     "audit": ("audit", "What other methods would have reported on the same trials."),
+    "calibrate": ("calibrate", "How well this machine measures: known outages, and what is made of them."),
     "clean": ("clean", "Remove what a crashed run left, and only that."),
 }
 

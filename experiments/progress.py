@@ -198,3 +198,52 @@ def _duration(seconds: float) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("[", r"\[")
+
+
+class Steps:
+    """Follows work whose length is known beforehand: a live line on a terminal, else a plain line each tenth of it."""
+
+    def __init__(self, *, total: int, total_s: float, stream: TextIO | None = None) -> None:
+        self._stream = Unread(stream or sys.stderr)
+        self._total, self._left_s = total, total_s
+        self._begun = 0
+        self._live: Progress | None = None
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._live = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"),
+                TextColumn("{task.description}"),
+                console=Console(file=cast(IO[str], self._stream), stderr=stream is None),
+                transient=True,
+            )
+            self._task = self._live.add_task("", total=total, left="")
+
+    def begins(self, words: str, *, lasts_s: float) -> None:
+        """The next step, which is said in a few words, and lasts about that long."""
+        left = f"about {_duration(self._left_s)} left"
+        if self._live is not None:
+            self._live.update(self._task, completed=self._begun, left=left, description=_escaped(words))
+        elif self._begun % max(1, self._total // 10) == 0:
+            self.note(f"{self._begun + 1} of {self._total}: {words}; {left}")
+        self._begun += 1
+        self._left_s -= lasts_s
+
+    def note(self, sentence: str) -> None:
+        """Something that the user should know now."""
+        if self._live is not None:
+            self._live.console.print(sentence, markup=False, highlight=False)
+        else:
+            print(sentence, file=self._stream, flush=True)
+
+    def __enter__(self) -> Steps:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()

@@ -6,7 +6,7 @@ such that the truth lies within. Where the time that answers take varies around 
 that others fill, the bounds are the wider for it; `resolution_ns` widens them further on both sides.
 
 - `lost_frames`: the packet-loss method of RFC 6201 and RFC 6413: lost probes x period, over the whole window. Blind to
-  outages that hold frames: its bounds are those of the time in which probes were lost.
+  outages that hold frames: where probes were held, only its upper bound knows of that.
 - `time_stamp`: the timestamp method of RFC 6413: the longest run of probes that were lost or late.
 - `answer_gap`: the longest time without an answer, less a period.
 - `first_success`: from a known beginning until the first answer to a probe sent after it.
@@ -81,28 +81,33 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
     """Lost probes x period, of all runs of lost probes that meet the window [from_ns, to_ns).
 
     The bounds are the sums over the runs of: from the first lost to the last lost, and from the probe before to the
-    probe after. With nothing lost, less than a gap between two probes can have been lost.
+    probe after. With nothing lost, less than a gap between two probes can have been lost. Where probes were held, the
+    upper bound is that of the time-stamp method, if that has one and it is wider.
     """
     name, sent = "lost_frames", samples.sent_ns
     is_lost = samples.answered_ns == NEVER
     runs = [run for run in _runs(is_lost) if _overlapping(run, samples, from_ns, to_ns)]
     silences = _silences_ns(samples, usual_ns=usual_answer_ns(samples))
-    good = ~(is_lost | _held(samples, silences, late_ns=samples.period_ns))
-    if not runs:
-        return _outage(name, 0, 0, _longest_gap(samples, from_ns, to_ns), resolution_ns=resolution_ns)
+    held = _held(samples, silences, late_ns=samples.period_ns)
     lost = sum(behind - first for first, behind in runs)
     low = sum(int(sent[behind - 1] - sent[first]) for first, behind in runs)
-    censored = runs[0][0] == 0 or runs[-1][1] == len(samples)
-    high = None if censored else sum(int(sent[behind] - sent[first - 1]) for first, behind in runs)
+    censored = bool(runs) and (runs[0][0] == 0 or runs[-1][1] == len(samples))
+    high = _longest_gap(samples, from_ns, to_ns)
+    if runs:
+        high = sum(int(sent[min(behind, len(sent) - 1)] - sent[max(first - 1, 0)]) for first, behind in runs)
+    if any(_overlapping(run, samples, from_ns, to_ns) for run in _runs(held)):
+        longest = time_stamp(samples, from_ns=from_ns, to_ns=to_ns).high_ns
+        high = high if longest is None or high is None else max(high, longest)
     return _outage(
         name,
         lost * samples.period_ns,
         low,
-        high,
-        start=sent[runs[0][0]],
-        end=None if runs[-1][1] == len(samples) else sent[runs[-1][1]],
+        None if censored else high,
+        start=sent[runs[0][0]] if runs else None,
+        end=None if not runs or runs[-1][1] == len(samples) else sent[runs[-1][1]],
         censored=censored,
-        resolution_ns=sum(resolution_ns + _variation_ns(samples, good, run) for run in runs),
+        resolution_ns=resolution_ns * max(len(runs), 1)
+        + sum(_variation_ns(samples, ~(is_lost | held), run) for run in runs),
     )
 
 
@@ -191,7 +196,7 @@ def _silences_ns(samples: Samples, *, usual_ns: int) -> I64:
     return silences
 
 
-_AROUND = 50  # probes on each side of an outage that tell how much the time of an answer varies there
+_AROUND = 1000  # probes on each side of an outage that tell how much the time of an answer varies there
 _AT_ITS_END = 2  # probes that it may have held too, but for less than what counts
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unnoticed.probes.packets import FIN, I64, RST, SYN, Packets
+from unnoticed.probes.packets import ACK, FIN, I64, RST, SYN, Packets
 from unnoticed.probes.samples import NEVER, Samples
 from unnoticed.probes.tcp_flows import Flow, split_flows, unwrap
 
@@ -60,6 +60,32 @@ def deliveries(packets: Packets, *, receivers: Collection[int]) -> list[Delivery
                 flow=rows.flow,
                 time_ns=packets.time_ns[live[data[new]]],
                 new_bytes=news[new],
+                finished=bool(((packets.flags[rows.sent] & (FIN | RST)) != 0).any()),
+            )
+        )
+    return found
+
+
+def acknowledgements(packets: Packets, *, senders: Collection[int]) -> list[Delivery]:
+    """When the senders' bytes were acknowledged, in a capture taken at the hosts with the addresses `senders`.
+
+    The same as `deliveries`, seen from the other end: one entry per flow of theirs, `new_bytes` those that each
+    acknowledgement added.
+    """
+    found = []
+    for rows in split_flows(packets, senders=senders):
+        if rows.flow.local not in senders:
+            continue
+        live = rows.received[(packets.flags[rows.received] & (ACK | RST)) == ACK]
+        if not len(live):
+            continue
+        edge = np.maximum.accumulate(unwrap(packets.acknowledgement[live]))
+        news = np.diff(edge, prepend=edge[:1])
+        found.append(
+            Delivery(
+                flow=rows.flow,
+                time_ns=packets.time_ns[live[news > 0]],
+                new_bytes=news[news > 0],
                 finished=bool(((packets.flags[rows.sent] & (FIN | RST)) != 0).any()),
             )
         )

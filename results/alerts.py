@@ -36,8 +36,11 @@ class Alert:
     details: tuple[str, ...] = ()
 
 
-def find(run: Run, tables: Tables, cells: Sequence[Cell]) -> list[Alert]:
-    """All alerts of a run, failures first."""
+def find(run: Run, tables: Tables, cells: Sequence[Cell], *, resolution_ns: int | None = None) -> list[Alert]:
+    """All alerts of a run, failures first.
+
+    `resolution_ns`: the shortest outage that can be told from none, where the machine was calibrated.
+    """
     trials = tables.trials
     found = [
         *_missing_trials(run, trials),
@@ -46,6 +49,7 @@ def find(run: Run, tables: Tables, cells: Sequence[Cell]) -> list[Alert]:
         *_records(trials, tables),
         *_waterfalls(tables),
         *_disturbed(trials),
+        *_below_resolution(trials, resolution_ns),
         *_few_repeats(cells),
         *_notes(trials),
     ]
@@ -196,6 +200,19 @@ def _disturbed(trials: pd.DataFrame) -> list[Alert]:
             "In {trials} it is not known whether the machine stalled.",
         ),
     ]
+
+
+def _below_resolution(trials: pd.DataFrame, resolution_ns: int | None) -> list[Alert]:
+    if resolution_ns is None:
+        return []
+    moved = trials[trials["outcome"] == "completed"].dropna(subset=["perceived_ns"])
+    small = moved[moved["perceived_ns"] < resolution_ns]
+    lines = [f"{row.trial_id}: {format_ns(row.perceived_ns)}" for row in records(small)]
+    headline = (
+        f"In {{trials}} the perceived downtime is below {format_ns(resolution_ns)}, which this machine could not tell "
+        "from none when it was calibrated."
+    )
+    return _alert(Severity.WARNING, small, headline, lines)
 
 
 def _few_repeats(cells: Sequence[Cell]) -> list[Alert]:

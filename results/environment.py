@@ -31,7 +31,7 @@ TOOLS: dict[str, tuple[str, ...]] = {
 }
 _SYSCTLS = ("net/ipv4/tcp_congestion_control", "net/core/rmem_max", "net/core/wmem_max")
 # Two runs are compared silently only where all of these are equal.
-_NOT_COMPARED = ("taken_utc", "version", "machine_noise", "load_average")
+_NOT_COMPARED = ("taken_utc", "version", "machine_noise", "load_average", "calibration")
 
 
 def gather(*, machine_noise: Mapping[str, Any] | None = None) -> dict[str, Any]:

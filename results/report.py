@@ -24,7 +24,7 @@ from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
 from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
-from unnoticed.results.quantities import format_quantity, unbroken
+from unnoticed.results.quantities import format_ns, format_quantity, unbroken
 from unnoticed.results.run import Run
 from unnoticed.results.statistics import CONFIDENCE, ENOUGH_REPEATS
 from unnoticed.results.store import RunFolder, Tables
@@ -156,7 +156,29 @@ class Report:
 
     @cached_property
     def _alerts(self) -> list[Alert]:
-        return alerts.find(self.run, self.tables, self.cells)
+        resolution_ns = self._calibration.get("resolution_ns")
+        return alerts.find(self.run, self.tables, self.cells, resolution_ns=resolution_ns)
+
+    @cached_property
+    def _calibration(self) -> dict[str, Any]:
+        """What the newest calibration of the machine said when the run began; empty where there was none."""
+        found: dict[str, Any] = self._folder.environment().get("calibration") or {}
+        return found
+
+    @cached_property
+    def accuracy(self) -> str:
+        """How far a perceived downtime may be from the truth."""
+        error_ns, resolution_ns = self._calibration.get("error_ns"), self._calibration.get("resolution_ns")
+        if error_ns is None or resolution_ns is None:
+            return (
+                "How far these figures may be from the truth on this machine is not known: it was not calibrated "
+                "(unnoticed calibrate)."
+            )
+        taken = str(self._calibration.get("taken_utc") or "")[:10]
+        return (
+            f"On this machine, when calibrated on {taken}, 95 % of known outages were measured to within "
+            f"{format_ns(error_ns)}, and one below {format_ns(resolution_ns)} could not be told from none."
+        )
 
     @cached_property
     def failures(self) -> list[Alert]:

@@ -80,17 +80,8 @@ class Downtime:
 
     @cached_property
     def stalls(self) -> list[Interval]:
-        """When this machine stood still: by the probers' own lateness, and by the probes to the control server.
-
-        The page stream fills the links' queues, and a control probe waits in them too: that much is no stall.
-        """
-        late_ns = STALL_NS + 2 * self._raw.settings.fabric.link.queue_ns
-        found: list[Interval] = []
-        for client in self._raw.clients:
-            # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
-            found += prober_stalls(self._raw.prober(client, CONTROL_STREAM))
-            found += machine_stalls(self._raw.probe(client, CONTROL_STREAM), late_ns=late_ns)
-        return merged(found)
+        """See `stalls_of`."""
+        return stalls_of(self._raw)
 
     @property
     def longest_stall_ns(self) -> int:
@@ -217,6 +208,22 @@ class Downtime:
             answered_ns=records.answered_ns[chosen],
             period_ns=period_ns,
         )
+
+
+def stalls_of(raw: RawRecords) -> list[Interval]:
+    """When this machine stood still, merged and in order.
+
+    By the probers' own lateness; by the probes to the control server; and by the kernel's account of the guest, where
+    it wanted to run and got no processor. The page stream fills the links' queues, and a control probe waits in them
+    too: that much is no stall.
+    """
+    late_ns = STALL_NS + 2 * raw.settings.fabric.link.queue_ns
+    found = [Interval(start_ns=int(event["since_ns"]), end_ns=int(event["time_ns"])) for event in raw.named("starved")]
+    for client in raw.clients:
+        # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
+        found += prober_stalls(raw.prober(client, CONTROL_STREAM))
+        found += machine_stalls(raw.probe(client, CONTROL_STREAM), late_ns=late_ns)
+    return merged(found)
 
 
 def _title(outage: Outage) -> str:

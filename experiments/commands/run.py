@@ -79,9 +79,11 @@ def command(
     else:
         folder = new_folder(plan, out=out)
         noise = _noise() if bench_name == "live" else None
+        from unnoticed.results.calibration import newest
         from unnoticed.results.environment import gather
 
-        store = begin(folder, plan, gather(machine_noise=noise))
+        environment = gather(machine_noise=noise)
+        store = begin(folder, plan, environment | {"calibration": newest(environment)})
     result = _run(plan, store, bench_name)
     try:
         click.echo(json.dumps(document(result, plan), indent=1) if as_json else text(result))

@@ -467,7 +467,7 @@ def dirty(bench, clock, *, pages_per_s, ticks_ns):
     class Poll:
         """Epoll that lets time pass instead of waiting; the control socket speaks up at the end."""
 
-        def poll(self, _timeout):
+        def poll(self, _timeout, _events):
             try:
                 clock.now += next(ticks)
             except StopIteration:

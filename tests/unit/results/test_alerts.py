@@ -93,3 +93,12 @@ def test_a_gap_in_a_waterfall_is_found_although_the_parts_sum(synthetic, tables)
     first, *_ = _find(synthetic.run(), replace(tables, waterfall=waterfall))
     assert first.headline == "In 1 trial the parts of the waterfall do not follow one another."
     assert first.details == ("00-001, c1: dump connections", "00-001, c1: close gate")
+
+
+def test_what_this_machine_cannot_tell_from_none_is_said(synthetic, tables):
+    changed = _changed(tables, "00-001", perceived_ns=1_200_000)
+    found = alerts.find(synthetic.run(), changed, cells(tables.trials, synthetic.run().cases), resolution_ns=1_300_000)
+    (alert,) = [alert for alert in found if "could not tell" in alert.headline]
+    assert alert.severity is Severity.WARNING
+    assert alert.details == ("00-001: 1.20 ms",)
+    assert not [alert for alert in _find(synthetic.run(), changed) if "could not tell" in alert.headline]

@@ -89,6 +89,16 @@ def test_the_same_run_always_gives_the_same_page(small, tmp_path):
     assert write_report(folder.path).read_text(encoding="utf-8") == first
 
 
+def test_the_report_quotes_the_calibration_of_its_machine(synthetic_folder, monkeypatch):
+    assert "it was not calibrated" in Report(synthetic_folder).accuracy
+    quoted = {"taken_utc": "2026-01-02T03:04:05+00:00", "error_ns": 620_000, "resolution_ns": 1_030_000}
+    monkeypatch.setattr(type(synthetic_folder), "environment", lambda _: {"calibration": quoted})
+    said = Report(synthetic_folder).accuracy
+    assert "2026-01-02" in said
+    assert "620 µs" in said
+    assert "1.03 ms" in said
+
+
 def test_the_page_carries_the_plan_the_environment_and_every_trial(page, synthetic):
     text = _plain(page)
     assert 'working_set = "48 MiB"' in text
