@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.kernel import pagemap, userfaultfd
 from unnoticed.agents.kernel.pagemap import Runs
+from unnoticed.agents.ram import Ram
 from unnoticed.errors import MachineError
 
 
 class DirtyTracker(Protocol):
     """Tracks from its making until `close`. `harvest` gives the runs of pages written since, and starts anew.
 
-    A page is protected before it is reported, and the caller reads it only then: a write in between is never lost, it
-    is reported again.
+    No write is ever lost: the caller reads the pages of a harvest from `content` only after that harvest, and what is
+    written while it reads, or while the harvest looks, is in the next one.
     """
 
     name: str
+    content: Ram  # where the pages of a harvest are to be read: the guest's own RAM, but for `comparison`
 
     def harvest(self) -> Runs: ...
 
@@ -39,6 +44,7 @@ class WriteProtectTracker:
                 "This kernel has no asynchronous userfaultfd write protection (Linux 6.7 and later have it), "
                 "so written pages cannot be tracked."
             )
+        self.content = guest.ram
         self._fd = guest.tracker_fd
         self._start, self._length = guest.address, guest.ram.memory_bytes
         self._scanner = pagemap.WrittenScanner(guest.pid, start=self._start, length=self._length)
@@ -56,3 +62,9 @@ class WriteProtectTracker:
         self._scanner.close()
         with contextlib.suppress(OSError):  # the guest is gone, and its memory with it
             userfaultfd.unregister(self._fd, start=self._start, length=self._length)
+
+
+def runs_of(written: npt.NDArray[np.bool_]) -> Runs:
+    """The runs of pages that are True."""
+    edges = np.flatnonzero(np.diff(written, prepend=False, append=False))
+    return np.column_stack((edges[::2], edges[1::2] - edges[::2])).astype(np.uint64)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-_FIXED_NS = 4_000_000  # pause, gate, scan, hand-over: what even a guest without pages and connections costs
+_FIXED_NS = 4_000_000  # pause, gate, hand-over: what even a guest without pages and connections costs
 _HUSH_NS = 2_000_000  # between the decision and the pause, while the guest writes on
 _WAYS = 1.5  # round trips beyond the one that each round's duration holds: READY, RELINQUISH, RESUMED
 _STATE_BYTES = 256  # of a connection with empty queues, on the wire
@@ -48,7 +48,8 @@ class Outlook:
     queued_bytes: int = 0  # sent or received, and still in the connections' queues: they move as well
     settle_ns: int = 0  # longest wait for what is in flight, in which clients may send on
     path_ns: int = 0  # round trip between the agents, with the queues that others fill
-    since_ns: int = 0  # since the last round's harvest of dirty pages
+    harvest_ns: int = 0  # what the last search for dirty pages took: there is one more in the blackout
+    since_ns: int = 0  # since that search began
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Forecast:
     connections_ns: float
     settle_ns: float
     path_ns: float
+    harvest_ns: float
     fixed_ns: float
 
     @property
@@ -75,7 +77,7 @@ class Forecast:
     def __str__(self) -> str:
         """One clause for a message."""
         pages, connections = self.pages_ns + self.rewritten_ns, self.queues_ns + self.connections_ns
-        rest = self.settle_ns + self.path_ns + self.fixed_ns
+        rest = self.settle_ns + self.path_ns + self.harvest_ns + self.fixed_ns
         return (
             f"a blackout of {self.blackout_ns / 1e6:.0f} ms is to be expected (pages {pages / 1e6:.0f} ms, "
             f"connections {connections / 1e6:.0f} ms, hand-over {rest / 1e6:.0f} ms)"
@@ -95,6 +97,7 @@ def forecast(rounds: Sequence[Round], outlook: Outlook) -> Forecast:
         connections_ns=outlook.connections * outlook.connection_ns,
         settle_ns=outlook.settle_ns,
         path_ns=outlook.path_ns * _WAYS,
+        harvest_ns=outlook.harvest_ns,
         fixed_ns=_FIXED_NS,
     )
 

@@ -17,7 +17,7 @@ from unnoticed.agents import stream, wire
 from unnoticed.agents.channel import PORT, Channel
 from unnoticed.agents.connections import SETTLE_NS, DepartingConnections
 from unnoticed.agents.cutover import Cutover
-from unnoticed.agents.dirty import DirtyTracker, WriteProtectTracker
+from unnoticed.agents.dirty import DirtyTracker
 from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.host import Host, discard
@@ -26,6 +26,7 @@ from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.policy import Decision, Policy, make_policy
 from unnoticed.agents.rehearsal import connection_cost_ns
+from unnoticed.agents.tracking import AUTO, track
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.tcpinfo import read_tcp_info
@@ -53,6 +54,7 @@ class MigrationSettings:
     policy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     announce: str = "garp"
+    tracking: str = AUTO  # how pages written in a round are found; see `tracking`
     rate_bytes_per_s: int = 0  # 0: as fast as the link
     verify: bool = False  # compare a digest of all RAM before the guest resumes: lengthens the blackout
     fail_at: str | None = None
@@ -86,6 +88,7 @@ class Source:
         assert host.guest is not None, "the guest must be here"
         self._host, self._settings = host, settings
         self._guest: GuestProcess = host.guest
+        self._content = host.guest.ram  # where pages are sent from
         self._policy: Policy | None = None
         if settings.mode != "stop-and-copy":
             self._policy = make_policy(settings.policy, settings.parameters)
@@ -96,7 +99,8 @@ class Source:
         self._rto_min_ns: int | None = None
         self._connection_ns = 0  # to move one: measured while the destination prepares
         self._queued_bytes = 0  # in the connections' queues, when they were last looked at
-        self._harvested_ns = 0  # when the last round's dirty pages were found
+        self._harvested_ns = 0  # when the search for the last round's dirty pages began
+        self._harvest_ns = 0  # how long it took
         self._is_pausing = False
         self._paused_ns: int | None = None
         self._connections: DepartingConnections | None = None
@@ -109,7 +113,8 @@ class Source:
         try:
             self._channel = self._connect()
             if self._policy is not None:
-                tracker = WriteProtectTracker(self._guest)
+                tracker = track(self._guest, self._settings.tracking)
+                self._content = tracker.content
                 self._precopy(tracker)
             resumed_ns = self._switch(tracker)
         except _GaveUpError as error:
@@ -176,8 +181,7 @@ class Source:
             with self._cutover.step("hush"):
                 self._hush()
             if now_ns() - decided_ns > _LATE_NS:  # handshakes took their time, and the guest wrote on: look again
-                runs = _union(runs, tracker.harvest())
-                self._harvested_ns = now_ns()
+                runs = _union(runs, self._harvest(tracker))
                 self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=stream.pages_in(runs) * PAGE_BYTES)
                 if not self._is_time():
                     socket_filter.accept_new_connections(self._guest.listener)
@@ -220,8 +224,7 @@ class Source:
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
-        dirty = tracker.harvest()
-        self._harvested_ns = now_ns()
+        dirty = self._harvest(tracker)
         dirty_pages = stream.pages_in(dirty)
         self._rounds.append(
             Round(
@@ -243,13 +246,20 @@ class Source:
         )
         return dirty
 
+    def _harvest(self, tracker: DirtyTracker) -> Runs:
+        """The pages written since the last look, with a note of when and how long it looked."""
+        self._harvested_ns = now_ns()
+        runs = tracker.harvest()
+        self._harvest_ns = now_ns() - self._harvested_ns
+        return runs
+
     def _send_pages(self, runs: Runs) -> None:
         """Send the pages of the runs, in as many PAGES frames as it takes, while there is a guest they belong to."""
         channel = self._require_channel()
         for message in wire.split(runs):
             if not self._guest.is_alive:
                 raise MigrationError("There is nothing to migrate any more.")
-            self._bytes_sent += channel.send_pages(message, self._guest.ram)
+            self._bytes_sent += channel.send_pages(message, self._content)
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest, and the way to the other agent.
@@ -271,6 +281,7 @@ class Source:
             queued_bytes=max(queued_bytes, self._queued_bytes),
             settle_ns=SETTLE_NS if timeouts else 0,
             path_ns=path.rtt_us * 1000,
+            harvest_ns=self._harvest_ns,
             since_ns=now_ns() - self._harvested_ns,
         )
         self._queued_bytes = queued_bytes

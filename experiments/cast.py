@@ -94,6 +94,7 @@ class Cast:
             policy=migration.policy or "none",
             parameters=migration.policy_parameters,
             announce=migration.announce,
+            tracking=migration.tracking,
             rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
             verify=migration.verify,
         )

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,8 +34,11 @@ _SYSCTLS = ("net/ipv4/tcp_congestion_control", "net/core/rmem_max", "net/core/wm
 _NOT_COMPARED = ("taken_utc", "version", "machine_noise", "load_average", "calibration")
 
 
-def gather(*, machine_noise: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Everything about this machine that can move a result. `machine_noise` is what the doctor measured, if it did.
+def gather(
+    *, machine_noise: Mapping[str, Any] | None = None, dirty_tracking: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Everything about this machine that can move a result. `machine_noise` is what the doctor measured, if it did;
+    `dirty_tracking` the trackers that work here, the best first.
 
     What cannot be read is None. Costs about 50 ms: the tools are asked for their versions.
     """
@@ -49,6 +52,7 @@ def gather(*, machine_noise: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "clocksource": _line(Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         "cpu_governor": _line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "dirty_tracking": None if dirty_tracking is None else list(dirty_tracking),
         "sysctl": {name.replace("/", "."): _line(Path("/proc/sys") / name) for name in _SYSCTLS},
         "load_average": list(os.getloadavg()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -8,6 +8,7 @@ Versions:
 1  first version.
 2  waterfall: a column `estimator`, since the slowest request has a waterfall too.
 3  trials: columns `slowest_request_ns` and `slowest_connect_ns`.
+4  trials: a column `tracker`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
 OUTCOMES = ("completed", "gave-up", "failed")
+TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
 NEW_CONNECTION = "new-connection"  # the longest time until a connection that was being opened was answered
@@ -111,6 +113,7 @@ TRIALS = Table(
         ),
         _count("rounds", "pre-copy rounds sent, the last one included", label="number of rounds"),
         _size("bytes_sent", "bytes of pages and state sent from host to host", label="bytes sent"),
+        _text("tracker", "what found the pages written in each round", label="dirty tracking", values=TRACKERS),
         _time("rto_min_ns", "smallest retransmission timeout of the live connections", label="smallest TCP timeout"),
         _flag(
             "rounds_shrink",

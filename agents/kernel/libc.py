@@ -35,6 +35,11 @@ def ioctl(fd: int, request: int, argument: ctypes.Structure | ctypes.Array[ctype
     return check(result, f"ioctl {request:#x}")
 
 
+def differs(first: int, second: int, length: int) -> bool:
+    """Whether `length` bytes at two addresses of this process differ (memcmp, at the speed of memory)."""
+    return bool(_libc.memcmp(ctypes.c_void_p(first), ctypes.c_void_p(second), ctypes.c_size_t(length)))
+
+
 def vmsplice(fd: int, vectors: int, count: int) -> int:
     """`vmsplice` of an array of struct iovec at address `vectors` into a pipe; returns bytes; raises OSError."""
     _libc.vmsplice.restype = ctypes.c_ssize_t

@@ -37,6 +37,7 @@ class Migration:
     bytes_sent: int
     rounds: int
     rto_min_ns: int | None
+    tracker: str | None
 
     @property
     def completed(self) -> bool:

@@ -59,6 +59,7 @@ def _trial(
         "total_ns": None if migration.resumed_ns is None else migration.resumed_ns - migration.start_ns,
         "rounds": migration.rounds,
         "bytes_sent": migration.bytes_sent,
+        "tracker": migration.tracker,
         "rto_min_ns": migration.rto_min_ns,
         "rounds_shrink": all(after < before for before, after in itertools.pairwise(pages)) if pages else None,
         "perceived_ns": worst.outage_ns,

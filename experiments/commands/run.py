@@ -68,6 +68,7 @@ def command(
         )
     if bench_name == "live":
         check_tools(plan)
+        check_tracking(plan)
         own_root.enter()
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 
@@ -75,14 +76,14 @@ def command(
         from unnoticed.results.store import RunFolder
 
         store = RunFolder(folder_to_resume(plan, out=out))
-        _say_what_differs(store.environment())
+        _say_what_differs(store.environment(), _trackers(bench_name))
     else:
         folder = new_folder(plan, out=out)
         noise = _noise() if bench_name == "live" else None
         from unnoticed.results.calibration import newest
         from unnoticed.results.environment import gather
 
-        environment = gather(machine_noise=noise)
+        environment = gather(machine_noise=noise, dirty_tracking=_trackers(bench_name))
         store = begin(folder, plan, environment | {"calibration": newest(environment)})
     result = _run(plan, store, bench_name)
     try:
@@ -102,6 +103,29 @@ def check_tools(plan: Plan) -> None:
             "installed; apt-get install --no-install-recommends "
             f"{' '.join(tool.package for tool in missing)}, or leave out what is missing."
         )
+
+
+def check_tracking(plan: Plan) -> None:
+    """See that the dirty trackers which the plan names work here. Raises MachineError with those that do."""
+    from unnoticed.agents.tracking import AUTO, available
+
+    asked = dict.fromkeys(setting.settings.migration.tracking for setting in plan.settings)
+    able = available() if any(name != AUTO for name in asked) else []
+    lacking = [name for name in asked if name not in (AUTO, *able)]
+    if lacking:
+        raise MachineError(
+            f"migration.tracking: this kernel cannot find dirty pages by {' or '.join(lacking)}; it can by "
+            f'{" and ".join(able)}: name one of these, or leave the choice to "auto".'
+        )
+
+
+def _trackers(bench_name: str) -> list[str] | None:
+    """The dirty trackers that work here; nothing is tracked on the fake bench."""
+    if bench_name == "fake":
+        return None
+    from unnoticed.agents.tracking import available
+
+    return available()
 
 
 def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
@@ -135,10 +159,10 @@ def _noise() -> dict[str, Any]:
     return measure_stalls(duration_s=_NOISE_S).document()
 
 
-def _say_what_differs(before: dict[str, Any]) -> None:
+def _say_what_differs(before: dict[str, Any], trackers: list[str] | None) -> None:
     from unnoticed.results.environment import differences, gather
 
-    for difference in differences(before, gather()):
+    for difference in differences(before, gather(dirty_tracking=trackers)):
         click.echo(
             f"Note: {difference.name} was {difference.first} when this run began and is {difference.second} now.",
             err=True,

@@ -190,6 +190,13 @@ def _fifo() -> str:
     return "a process took priority 50"
 
 
+def _dirty_tracking() -> str:
+    from unnoticed.agents.tracking import available
+
+    best, *others = available()
+    return f"by {best}" + (f" (which a plan can change to {' or '.join(others)})" if others else "")
+
+
 def _memfd() -> str:
     fd = os.memfd_create("unnoticed")
     os.ftruncate(fd, mmap.PAGESIZE)
@@ -240,9 +247,8 @@ CAPABILITIES: tuple[Capability, ...] = (
                probed="made both, set a port's state, read it back", remedy=f"{_KERNEL}; {_APT} iproute2"),
     Capability(name="HTB", purpose="links of a set rate", attempt=_htb, probed="shaped lo and read the class back",
                remedy=_KERNEL),
-    Capability(name="userfaultfd, async write-protect", purpose="finding dirty pages", network=False,
-               attempt=kernel.track_dirty_page, probed="protected a memfd, wrote one page, scanned its pagemap",
-               remedy="run Linux 6.7 or newer (PAGEMAP_SCAN)"),
+    Capability(name="dirty tracking", purpose="finding the pages that are written in a round", network=False,
+               attempt=_dirty_tracking, probed="wrote a page and looked for it", remedy=_KERNEL),
     Capability(name="memfd", purpose="the guest's RAM", attempt=_memfd, probed="made, mapped and wrote one",
                remedy=_KERNEL, network=False),
     Capability(name="pidfd_getfd", purpose="the agent's hold on the guest's memory", attempt=kernel.take_descriptor,
@@ -268,6 +274,11 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(name="netem", purpose="links with delay and loss", attempt=_netem, required=False,
                probed="delayed lo by 1 ms", cost="links have no delay of their own",
                remedy="run a kernel with sch_netem (a Debian kernel has it as a module)"),
+    Capability(name="userfaultfd, async write-protect", purpose="finding dirty pages at the least cost",
+               required=False, network=False, attempt=kernel.track_dirty_page,
+               probed="protected a memfd, wrote one page, scanned its pagemap",
+               cost="the guest stands still for each look at its pages (soft-dirty), or the look takes longer "
+               "(comparison)", remedy="run Linux 6.7 or newer (PAGEMAP_SCAN)"),
     Capability(name="soft-dirty", purpose="finding dirty pages on kernels before 6.7", required=False, network=False,
                attempt=kernel.soft_dirty_page, probed="cleared the bits, wrote a page, read its bit",
                cost="nothing, where userfaultfd does it", remedy="run a kernel with CONFIG_MEM_SOFT_DIRTY"),

@@ -13,8 +13,8 @@ import signal
 import socket
 import struct
 from fcntl import ioctl
-from pathlib import Path
 
+from unnoticed.agents.kernel import soft_dirty
 from unnoticed.experiments.doctor.throwaway import TrialError
 
 _SYSCALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
@@ -91,17 +91,11 @@ def track_dirty_page() -> str:
 
 
 def soft_dirty_page() -> str:
-    """Clear this process's soft-dirty bits, write a page, find its bit (see admin-guide/mm/soft-dirty.rst)."""
-    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
-    memory[:] = bytes(len(memory))
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    Path("/proc/self/clear_refs").write_text("4")
-    memory[0] = 1
-    with Path("/proc/self/pagemap").open("rb") as pagemap:
-        pagemap.seek(address // mmap.PAGESIZE * 8)
-        bits = [entry >> 55 & 1 for entry in struct.unpack("=2Q", pagemap.read(16))]
-    if bits != [1, 0]:
-        raise TrialError(f"a written and an untouched page read {bits[0]} and {bits[1]}: the kernel keeps no such bits")
+    """Clear this process's soft-dirty bits, write a page, find its bit."""
+    written, untouched = soft_dirty.attempt()
+    if not written or untouched:
+        bits = f"{written:d} and {untouched:d}"
+        raise TrialError(f"a written and an untouched page read {bits}: the kernel keeps no such bits")
     return "found the one page that was written"
 
 

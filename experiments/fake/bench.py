@@ -174,6 +174,7 @@ def _migration(settings: Settings, truth: Truth, sent: int) -> dict[str, Any]:
         "bytes_sent": sent,
         "rounds": len(truth.rounds),
         "rto_min_ns": RTO_NS,
+        "tracker": "none" if settings.migration.mode == "stop-and-copy" else "userfaultfd-wp",
         "start_ns": truth.start_ns,
         "end_ns": truth.end_ns,
     }

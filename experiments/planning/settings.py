@@ -147,6 +147,7 @@ class ClientsSettings(Section):
         return self.count * sum(load.connections for load in loads if load is not None)
 
 
+Tracking = Literal["auto", "userfaultfd-wp", "soft-dirty", "comparison"]
 Policy = Literal["fixed-rounds", "threshold", "tcp-timeout"]
 
 
@@ -161,6 +162,7 @@ class MigrationSettings(Section):
     announce: Literal["garp", "none"] = "garp"
     gap: Literal["drop"] = "drop"
     rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
+    tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
     verify: bool = False
 
     @property

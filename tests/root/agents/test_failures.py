@@ -7,7 +7,7 @@ import pytest
 
 from unnoticed.agents.wire import Type
 
-pytestmark = [pytest.mark.root, pytest.mark.since_kernel("6.7")]
+pytestmark = pytest.mark.root
 
 AT_THE_SOURCE = ["hush", "pause", "hold", "settle", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"]
 AT_THE_DESTINATION = ["restore", "await-relinquish"]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from unnoticed.agents.dirty import WriteProtectTracker
+from unnoticed.agents import ram, soft_dirty
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.host import discard
 from unnoticed.agents.kernel import socket_filter
@@ -16,6 +16,7 @@ from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, Ram, Super
+from unnoticed.agents.tracking import available, track
 from unnoticed.errors import MachineError, MigrationError
 
 pytestmark = pytest.mark.root
@@ -205,14 +206,19 @@ def shell(spaces, fabric, tmp_path):
         discard(process)
 
 
+@pytest.fixture(params=available())
+def how(request):
+    """Each tracker that works on this kernel."""
+    return request.param
+
+
 def pages(runs):
     return [page for first, count in runs.tolist() for page in range(first, first + count)]
 
 
-@pytest.mark.since_kernel("6.7")
-def test_exactly_the_pages_that_the_guest_wrote_are_found_and_only_once(shell):
+def test_exactly_the_pages_that_the_guest_wrote_are_found_and_only_once(shell, how):
     shell.boot(working_set_bytes=64 * 4096, dirty_bytes_per_s=4 << 20, pattern="sequential")
-    tracker = WriteProtectTracker(shell)
+    tracker = track(shell, how)
     try:
         assert pages(tracker.harvest()) == []
         before = shell.ram.words.copy()
@@ -228,29 +234,28 @@ def test_exactly_the_pages_that_the_guest_wrote_are_found_and_only_once(shell):
         tracker.close()
 
 
-@pytest.mark.since_kernel("6.7")
-def test_no_write_is_lost_between_two_harvests_of_a_running_guest(shell):
+def test_no_write_is_lost_between_two_harvests_of_a_running_guest(shell, how):
     """The copy that a pre-copy would have: every harvested page is copied after the harvest that named it."""
     shell.boot(working_set_bytes=512 * 4096, dirty_bytes_per_s=100 << 20, pattern="uniform")
-    tracker = WriteProtectTracker(shell)
+    tracker = track(shell, how)
     try:
         copy = shell.ram.words.copy()
         shell.resume(moved=False)
         while shell.ram.quads[Super.PAGES_WRITTEN] < 5000:
             for page in pages(tracker.harvest()):
-                copy[page] = shell.ram.words[page]
+                copy[page] = tracker.content.words[page]
         shell.pause()
         for page in pages(tracker.harvest()):
-            copy[page] = shell.ram.words[page]
+            copy[page] = tracker.content.words[page]
         assert (copy == shell.ram.words).all()
     finally:
         tracker.close()
 
 
-@pytest.mark.since_kernel("6.7")
-def test_the_agents_own_writes_are_not_the_guests(shell):
+@pytest.mark.parametrize("how", [name for name in available() if name != "comparison"])
+def test_the_agents_own_writes_are_not_the_guests(shell, how):
     shell.boot(working_set_bytes=0, dirty_bytes_per_s=0, pattern="uniform")
-    tracker = WriteProtectTracker(shell)
+    tracker = track(shell, how)
     try:
         shell.ram.words[2000] = 1
         assert pages(tracker.harvest()) == []
@@ -258,11 +263,10 @@ def test_the_agents_own_writes_are_not_the_guests(shell):
         tracker.close()
 
 
-@pytest.mark.since_kernel("6.7")
-def test_the_most_scattered_writes_there_can_be_are_found_in_one_harvest(shell):
+def test_the_most_scattered_writes_there_can_be_are_found_in_one_harvest(shell, how):
     """Every second page is a run of its own: more runs than the kernel's own buffer holds at once."""
     shell.boot(working_set_bytes=3000 * 4096, dirty_bytes_per_s=400 << 20, pattern="uniform")
-    tracker = WriteProtectTracker(shell)
+    tracker = track(shell, how)
     try:
         before = shell.ram.words.copy()
         shell.resume(moved=False)
@@ -276,24 +280,87 @@ def test_the_most_scattered_writes_there_can_be_are_found_in_one_harvest(shell):
         tracker.close()
 
 
-@pytest.mark.since_kernel("6.7")
-def test_tracking_can_be_begun_again_and_be_ended_when_the_guest_is_gone(shell):
+def test_tracking_can_be_begun_again_and_be_ended_when_the_guest_is_gone(shell, how):
     for _ in range(3):
-        tracker = WriteProtectTracker(shell)
+        tracker = track(shell, how)
         assert pages(tracker.harvest()) == []
         tracker.close()
-    tracker = WriteProtectTracker(shell)
+    tracker = track(shell, how)
     shell._process.kill()
     shell._process.wait()
     assert pages(tracker.harvest()) == []
     tracker.close()
 
 
-def test_without_the_kernels_help_it_is_said_what_is_missing(shell):
-    shell.tracker_fd, held = None, shell.tracker_fd
+def test_what_the_kernel_does_not_help_with_is_said_when_it_is_asked_for_by_name(shell):
+    held, shell.tracker_fd = shell.tracker_fd, None
     with pytest.raises(MachineError, match=r"Linux 6\.7 and later"):
-        WriteProtectTracker(shell)
+        track(shell, "userfaultfd-wp")
     shell.tracker_fd = held
+
+
+def test_the_next_best_tracker_is_taken_where_the_best_cannot_be_had(shell, monkeypatch):
+    able = [name for name in available() if name != "userfaultfd-wp"]
+    held, shell.tracker_fd = shell.tracker_fd, None
+    tracker = track(shell)
+    assert tracker.name == able[0]
+    tracker.close()
+    monkeypatch.setattr(soft_dirty, "works", lambda: False)
+    tracker = track(shell)
+    assert tracker.name == "comparison"
+    tracker.close()
+    shell.tracker_fd = held
+
+
+def test_without_memory_for_a_copy_comparison_says_what_to_do(shell, monkeypatch):
+    monkeypatch.setattr(ram, "_available_bytes", lambda: 1 << 20)
+    with pytest.raises(MachineError, match="needs a copy of the guest's 16 MiB: only 1 MiB of memory are available"):
+        track(shell, "comparison")
+
+
+def test_a_page_that_is_written_and_written_back_while_it_is_sent_is_not_missed(shell):
+    """What was sent is what later looks compare with, not what stood in the RAM before."""
+    shell.boot(working_set_bytes=0, dirty_bytes_per_s=0, pattern="uniform")
+    tracker = track(shell, "comparison")
+    try:
+        page = shell.ram.words[3000]
+        page[7] = 1
+        assert pages(tracker.harvest()) == [3000]
+        page[7] = 2  # before it is read, to be sent
+        sent = tracker.content.words[3000].copy()
+        page[7] = 1
+        assert pages(tracker.harvest()) == []
+        assert (sent == page).all()
+        page[511] = 5
+        assert pages(tracker.harvest()) == [3000]
+    finally:
+        tracker.close()
+
+
+def test_a_frozen_guest_writes_nothing_and_goes_on_afterwards(shell):
+    shell.boot(working_set_bytes=64 * 4096, dirty_bytes_per_s=100 << 20, pattern="sequential")
+    shell.resume(moved=False)
+    written = shell.ram.quads
+    until(lambda: written[Super.PAGES_WRITTEN] > 100)
+    for _ in range(100):
+        with shell.frozen():
+            before = shell.ram.words.copy()
+            time.sleep(0.001)
+            assert (shell.ram.words == before).all()
+    count = written[Super.PAGES_WRITTEN]
+    until(lambda: written[Super.PAGES_WRITTEN] > count)
+    assert shell.pause() > 0
+
+
+def test_freezing_a_guest_that_has_ended_leaves_its_end_to_be_read(shell):
+    shell._process.kill()
+    with shell.frozen():
+        pass
+    with shell.frozen():
+        pass
+    assert shell.how_it_ended() == "was killed by SIGKILL"
+    with shell.frozen():
+        pass
 
 
 # -- the guest's process ---------------------------------------------------------------------------------------------

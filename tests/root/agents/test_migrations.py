@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from unnoticed.agents.tracking import available
+
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.since_kernel("6.7")
 def test_a_guest_goes_back_and_forth_and_nobody_is_harmed(stage):
     stage.boot()
     client = stage.load()
@@ -17,13 +18,43 @@ def test_a_guest_goes_back_and_forth_and_nobody_is_harmed(stage):
         assert (report["outcome"], report["reason"]) == ("completed", "")
         assert report["paused_ns"] < report["resumed_ns"]
         assert report["connections"] >= 12
-        assert report["tracker"] == "userfaultfd-wp"
+        assert report["tracker"] == available()[0]
         stage.agents[destination].wait_reply("arrival", 10)
     stage.check_guest("a", resumes=7)
     stage.check_unharmed(client)
     migrations = stage.events("migration")
     assert [event["outcome"] for event in migrations] == ["completed"] * 6
     assert not stage.events("trouble") + stage.events("connection-lost") + stage.events("refused")
+
+
+@pytest.mark.parametrize("tracking", available())
+def test_a_busy_guest_moves_whole_whatever_finds_its_dirty_pages(stage, tracking):
+    stage.boot(working_set_bytes=32 << 20, dirty_bytes_per_s=40 << 20)
+    client = stage.load()
+    for source, destination in (("a", "b"), ("b", "a")) * 2:
+        report = stage.migrate(
+            *(source, destination), tracking=tracking, policy="fixed-rounds", parameters={"rounds": 4}, verify=True
+        )
+        assert (report["outcome"], report["reason"], report["tracker"]) == ("completed", "", tracking)
+        stage.agents[destination].wait_reply("arrival", 10)
+    rounds = stage.events("round")
+    assert all(event["dirty_pages"] > 0 for event in rounds if event["round"] == 0)
+    assert sum(event["pages"] for event in rounds if event["round"]) < 4 * 3 * (64 << 20 >> 12)  # not all of RAM again
+    stage.check_guest("a", resumes=5)
+    stage.check_unharmed(client)
+    assert not stage.events("trouble") + stage.events("connection-lost") + stage.events("refused")
+
+
+def test_a_tracker_that_this_kernel_lacks_fails_the_migration_and_leaves_the_guest(stage):
+    lacking = [name for name in ("userfaultfd-wp", "soft-dirty") if name not in available()]
+    stage.boot()
+    for tracking in lacking:
+        report = stage.migrate("a", "b", tracking=tracking)
+        assert report["outcome"] == "failed"
+        assert "written pages cannot be tracked" in report["reason"]
+        stage.agents["b"].wait_reply("arrival", 10)
+    assert stage.migrate("a", "b")["outcome"] == "completed"
+    stage.check_guest("b")
 
 
 def test_a_migration_in_one_go_needs_no_tracking(stage):
@@ -36,7 +67,6 @@ def test_a_migration_in_one_go_needs_no_tracking(stage):
     stage.check_unharmed(client)
 
 
-@pytest.mark.since_kernel("6.7")
 def test_the_steps_of_a_cutover_are_logged_in_order_and_enclose_the_blackout(stage):
     stage.boot()
     stage.load(bulk=False, connect_hz=0)
@@ -67,7 +97,6 @@ def test_the_steps_of_a_cutover_are_logged_in_order_and_enclose_the_blackout(sta
     assert all(later["pages"] == earlier["dirty_pages"] for earlier, later in itertools.pairwise(rounds))
 
 
-@pytest.mark.since_kernel("6.7")
 def test_the_readings_at_the_dump_are_of_every_connection_that_moves(stage):
     stage.boot()
     stage.load(connections=3, connect_hz=0)
@@ -78,7 +107,6 @@ def test_the_readings_at_the_dump_are_of_every_connection_that_moves(stage):
     assert all(event["segs_in"] > 0 and event["local"] == "10.77.0.100:7000" for event in readings)
 
 
-@pytest.mark.since_kernel("6.7")
 @pytest.mark.parametrize("working_set_bytes", [0, 8 << 20])
 def test_a_guest_without_connections_moves_as_well(stage, working_set_bytes):
     stage.boot(working_set_bytes=working_set_bytes)
@@ -89,7 +117,6 @@ def test_a_guest_without_connections_moves_as_well(stage, working_set_bytes):
     stage.check_unharmed(stage.load(bulk=False))
 
 
-@pytest.mark.since_kernel("6.7")
 def test_a_digest_of_all_ram_can_be_compared_before_the_guest_resumes(stage):
     stage.boot()
     client = stage.load(bulk=False)
@@ -99,7 +126,6 @@ def test_a_digest_of_all_ram_can_be_compared_before_the_guest_resumes(stage):
     stage.check_unharmed(client)
 
 
-@pytest.mark.since_kernel("6.7")
 def test_a_page_that_is_corrupted_on_its_way_is_caught_before_the_guest_resumes(stage, middleman):
     stage.boot()
     client = stage.load(bulk=False)
@@ -114,7 +140,6 @@ def test_a_page_that_is_corrupted_on_its_way_is_caught_before_the_guest_resumes(
     stage.check_unharmed(client)
 
 
-@pytest.mark.since_kernel("6.7")
 def test_without_the_digest_the_same_page_is_found_by_what_the_guest_knows_of_its_writes(stage, middleman):
     stage.boot()
     middleman("flip", 40 << 20)
@@ -122,7 +147,6 @@ def test_without_the_digest_the_same_page_is_found_by_what_the_guest_knows_of_it
     assert stage.verify("b")["wrong_pages"] == 1
 
 
-@pytest.mark.since_kernel("6.7")
 def test_giving_up_leaves_the_guest_where_it_is(stage):
     stage.boot(working_set_bytes=48 << 20, dirty_bytes_per_s=400 << 20)
     client = stage.load(bulk=False)

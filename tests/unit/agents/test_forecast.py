@@ -31,6 +31,7 @@ outlooks = st.builds(
     queued_bytes=st.integers(0, 1 << 28),
     settle_ns=st.integers(0, 10 * MS),
     path_ns=st.integers(0, 100 * MS),
+    harvest_ns=st.integers(0, 100 * MS),
     since_ns=st.integers(0, 1000 * MS),
 )
 
@@ -60,6 +61,11 @@ def test_nothing_left_and_nobody_there_still_costs_what_a_cutover_costs():
 def test_what_the_guest_writes_from_the_harvest_to_the_pause_is_sent_too():
     busy = one_round(left=16 * MIB)  # 32 MiB/s
     assert forecast([busy], Outlook(since_ns=100 * MS)).rewritten_ns >= forecast([busy], NOBODY).rewritten_ns + 25 * MS
+
+
+def test_the_look_for_dirty_pages_in_the_blackout_takes_as_long_as_the_last_one():
+    slow = forecast([one_round()], Outlook(harvest_ns=60 * MS))
+    assert slow.blackout_ns == forecast([one_round()], NOBODY).blackout_ns + 60 * MS
 
 
 def test_queues_move_as_bytes_and_connections_one_by_one():

@@ -17,6 +17,7 @@ def migration(*, paused=100, resumed=200, end=300):
         bytes_sent=0,
         rounds=1,
         rto_min_ns=None,
+        tracker="userfaultfd-wp",
     )
 
 

@@ -251,6 +251,7 @@ class SyntheticRun:
                         "total_ns": ends[-1] - start,
                         "rounds": len(pages),
                         "bytes_sent": sum(pages) * 4100,
+                        "tracker": "userfaultfd-wp",
                         "rto_min_ns": 204 * MS,
                         "rounds_shrink": case != HOPELESS,
                         "perceived_ns": felt if completed else None,
