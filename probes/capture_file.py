@@ -1,17 +1,14 @@
 """Capture files of any origin: which bytes of the file are which frame, without touching the frames.
 
 Read: pcap (microseconds, nanoseconds) and pcapng (several sections and interfaces, all kinds of packet blocks), in
-either byte order, plain (mapped into memory) or compressed by gzip (taken into memory).
+either byte order, plain or compressed as `compressed` reads it.
 Formats: draft-ietf-opsawg-pcap-04, draft-ietf-opsawg-pcapng-02, https://www.tcpdump.org/linktypes.html.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import mmap
 import struct
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +17,7 @@ import numpy as np
 
 from unnoticed.errors import RecordError
 from unnoticed.probes.columns import I64, U8, U16, U32
+from unnoticed.probes.compressed import read_content
 
 MAGIC_NS = 0xA1B23C4D
 MAGIC_US = 0xA1B2C3D4
@@ -51,7 +49,6 @@ _RAW_AS_WELL = (12, 14)
 _OTHER_MAGICS = {
     b"\xa1\xb2\xcd\x34": "pcap as modified by Kuznetzov",
     b"\x34\xcd\xb2\xa1": "pcap as modified by Kuznetzov",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
     b"\xfd7zX": "compressed by xz",
     b"\x04\x22\x4d\x18": "compressed by lz4",
     b"BZh9": "compressed by bzip2",
@@ -77,15 +74,21 @@ class Records:
     interface: U32  # a number for each interface of the file
     direction: U8  # INBOUND, OUTBOUND, or 0 where the file does not say
     truncated: bool = False  # the file ended within a record, which is left out
+    damage: str = ""  # why nothing behind these frames could be read, as a sentence
     untimed: int = 0  # frames without a stamp of their own, which have that of the one before
+    interface_names: tuple[str, ...] = ()  # by number; empty texts where the file does not say
+    dropped: int = 0  # frames that the capturing program says it lost (pcapng only)
 
     def __len__(self) -> int:
         return len(self.start)
 
 
 _SECTION_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
-_IF_TSRESOL, _IF_TSOFFSET = 9, 14
+_IF_NAME, _IF_TSRESOL, _IF_TSOFFSET = 2, 9, 14
+_ISB_IFDROP = 5
 LONGEST_BLOCK = 1 << 28
+_SECTION = b"\x0a\x0d\x0d\x0a"
+_BLOCK_INTERFACE = 1
 
 # The columns that are filled while the file is walked, in the order that the kernels take them.
 _KINDS: dict[str, Any] = {
@@ -102,41 +105,27 @@ _KINDS: dict[str, Any] = {
 def open_capture(path: Path, *, truncated: Literal["raise", "flag"] = "raise") -> Records:
     """Find all frames of a file.
 
-    A file that ends within a record raises RecordError, or with truncated="flag" sets `Records.truncated`. Raises
-    RecordError with one sentence if the file is no capture, is damaged, or is of a kind that cannot be read.
+    A file that ends within a record, or is damaged behind its first one, raises RecordError; with truncated="flag"
+    what comes before is returned, with `Records.truncated` or `Records.damage`. Raises RecordError with one sentence
+    if the file cannot be read, is no capture, or is of a kind that cannot be read.
     """
-    data, cut = _bytes_of(path)
-    buffer: U8 = np.frombuffer(data, np.uint8)
+    content = read_content(path)
+    buffer: U8 = np.frombuffer(content.data, np.uint8)
     buffer.flags.writeable = False
-    order, magic = _magic(path, data)
+    if content.damage and len(buffer) < FILE_HEADER_BYTES:
+        raise RecordError(f"{path} cannot be read: {content.damage}.")
+    order, magic = _magic(path, content.data)
     if magic == MAGIC_PCAPNG:
         records = _read_pcapng(path, buffer)
     else:
         records = _read_pcap(path, buffer, order=order, scale=1 if magic == MAGIC_NS else 1000)
-    if (records.truncated or cut) and truncated == "raise":
+    damage = f"{path} is damaged: {content.damage}." if content.damage else records.damage
+    cut = (records.truncated or content.truncated) and not damage
+    if damage and (truncated == "raise" or len(records) == 0):
+        raise RecordError(damage)
+    if cut and truncated == "raise":
         raise RecordError(f"{path} ends within a record, after {len(records)} whole ones.")
-    return replace(records, truncated=records.truncated or cut)
-
-
-def _bytes_of(path: Path) -> tuple[Any, bool]:
-    """The file's bytes (mapped where that can be), and whether a compressed one ended too early."""
-    with path.open("rb") as file:
-        try:
-            data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (ValueError, OSError):  # an empty file, or a pipe
-            data = file.read()
-    if data[:2] != b"\x1f\x8b":
-        return data, False
-    out = bytearray()
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-            while piece := packed.read(1 << 22):
-                out += piece
-    except EOFError:
-        return bytes(out), True
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(f"{path} is compressed by gzip and damaged: {error}.") from error
-    return bytes(out), False
+    return replace(records, truncated=cut, damage=damage)
 
 
 def _magic(path: Path, data: Any) -> tuple[str, int]:
@@ -169,14 +158,15 @@ def _room(buffer: U8, at: int) -> dict[str, Any]:
     return {name: np.empty(count, kind) for name, kind in _KINDS.items()}
 
 
-def _joined(buffer: U8, pieces: list[dict[str, Any]], *, truncated: bool) -> Records:
+def _joined(buffer: U8, pieces: list[dict[str, Any]], *, truncated: bool, damage: str = "", **known: Any) -> Records:
     columns: dict[str, Any] = {
         name: np.concatenate([piece[name] for piece in pieces] or [np.empty(0, kind)]).astype(kind, copy=False)
         for name, kind in _KINDS.items()
     }
     unstamped = columns["direction"] == NO_STAMP
     columns["direction"][unstamped] = 0
-    return Records(buffer=buffer, truncated=truncated, untimed=int(unstamped.sum()), **columns)
+    untimed = int(unstamped.sum())
+    return Records(buffer=buffer, truncated=truncated, damage=damage, untimed=untimed, **known, **columns)
 
 
 def _read_pcap(path: Path, buffer: U8, *, order: str, scale: int) -> Records:
@@ -197,95 +187,149 @@ def _read_pcap(path: Path, buffer: U8, *, order: str, scale: int) -> Records:
         pieces[-1]["interface"][:] = 0
         pieces[-1]["direction"][:] = 0
         before += found
+    damage = ""
     if state == kernels.DAMAGED:
         (size,) = struct.unpack(order + "I", buffer[at + 8 : at + 12].tobytes())
-        raise RecordError(f"{path} is damaged: record {before + 1} says it holds {size} bytes.")
-    return _joined(buffer, pieces, truncated=state == kernels.CUT)
+        damage = f"{path} is damaged: record {before + 1} says it holds {size} bytes."
+    return _joined(buffer, pieces, truncated=state == kernels.CUT, damage=damage)
+
+
+class _Sections:
+    """What the blocks of a pcapng file that are no packets have said so far."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._table = np.zeros((8, 7), np.int64)
+        self._known = 0  # interfaces of this section
+        self._first = 0  # the number of its first one
+        self._dropped: dict[int, int] = {}
+        self.order = "<"
+        self.names: list[str] = []
+
+    @property
+    def interfaces(self) -> I64:
+        """A row for each interface of the section, as `walk_pcapng` wants it."""
+        return self._table[: self._known]
+
+    @property
+    def dropped(self) -> int:
+        return sum(self._dropped.values())
+
+    def read(self, buffer: U8, at: int) -> int | None:
+        """Take in the block at `at`; its length in bytes, or None if the file ends within it. Raises RecordError."""
+        kind = bytes(buffer[at : at + 4])
+        is_section = kind == _SECTION  # the same in either byte order
+        if at + 12 > len(buffer):
+            return None
+        if is_section:
+            byte_order_magic = bytes(buffer[at + 8 : at + 12])
+            if byte_order_magic not in _SECTION_ORDERS:
+                raise RecordError(f"{self._path} is damaged: the section at byte {at} has no byte-order magic.")
+            self.order = _SECTION_ORDERS[byte_order_magic]
+        (size,) = struct.unpack(self.order + "I", buffer[at + 4 : at + 8].tobytes())
+        if size < (28 if is_section else 20) or size % 4 or size > LONGEST_BLOCK:
+            raise RecordError(f"{self._path} is damaged: the block at byte {at} says it is {size} bytes long.")
+        if at + size > len(buffer):
+            return None
+        body = bytes(buffer[at + 8 : at + size - 4])
+        if is_section:
+            (major,) = struct.unpack_from(self.order + "H", body, 4)
+            if major != 1:
+                raise RecordError(f"{self._path} is pcapng of version {major}, which cannot be read.")
+            self._known, self._first = 0, len(self.names)
+        elif struct.unpack(self.order + "I", kind)[0] == _BLOCK_INTERFACE:
+            self._describe(body)
+        else:
+            self._count(body)
+        return int(size)
+
+    def _describe(self, body: bytes) -> None:
+        """An interface. Raises RecordError if its stamps cannot be read."""
+        link, _, snap = struct.unpack_from(self.order + "HHI", body)
+        resolution, offset_s, name = 6, 0, ""
+        for code, value in self._options(body, 8):
+            if code == _IF_TSRESOL and len(value) == 1:
+                resolution = value[0]
+            elif code == _IF_TSOFFSET and len(value) == 8:
+                (offset_s,) = struct.unpack(self.order + "q", value)
+            elif code == _IF_NAME:
+                name = "".join(letter for letter in value.decode(errors="replace") if letter.isprintable())
+        digits, is_binary = resolution & 0x7F, bool(resolution & 0x80)
+        number = len(self.names)
+        if digits > (63 if is_binary else 27):
+            unit = f"{'2' if is_binary else '10'} to the power of -{digits}"
+            raise RecordError(f"{self._path} is damaged: interface {number} counts time in units of {unit} s.")
+        if is_binary and digits:
+            time = (1, 1, digits)
+        else:
+            digits = 0 if is_binary else digits
+            time = (10 ** max(_NS_DIGITS - digits, 0), 10 ** max(digits - _NS_DIGITS, 0), 0)
+        link = LINKTYPE_RAW if link in _RAW_AS_WELL else link
+        if self._known == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+        self._table[self._known] = (link, min(snap, _LONGEST_SNAP), number, *time, offset_s)
+        self._known += 1
+        self.names.append(name)
+
+    def _count(self, body: bytes) -> None:
+        """An interface's statistics: its counter runs from the beginning of the capture, so the last one holds."""
+        (which,) = struct.unpack_from(self.order + "I", body)
+        for code, value in self._options(body, 12):
+            if code == _ISB_IFDROP and len(value) == 8:
+                self._dropped[self._first + which] = struct.unpack(self.order + "Q", value)[0]
+
+    def _options(self, body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+        while at + 4 <= len(body):
+            code, size = struct.unpack_from(self.order + "HH", body, at)
+            value = body[at + 4 : at + 4 + size]
+            if code == 0 or len(value) < size:
+                return
+            yield code, value
+            at += 4 + (size + 3 & ~3)
 
 
 def _read_pcapng(path: Path, buffer: U8) -> Records:
     from unnoticed.probes import record_kernels as kernels
 
+    sections = _Sections(path)
     pieces: list[dict[str, Any]] = []
-    interfaces: list[tuple[int, ...]] = []
-    table = np.zeros((0, 7), np.int64)
-    at, order, described, last_ns, count = 0, "<", 0, 0, 0
+    room, used = _room(buffer, 0), 0
+    at, last_ns, count, damage = 0, 0, 0, ""
     state = kernels.STRUCTURE
     while state in (kernels.STRUCTURE, kernels.FULL):
         if state == kernels.STRUCTURE:
-            block = _structure(path, buffer, at, order)
-            if block is None:
+            try:
+                size = sections.read(buffer, at)
+            except RecordError as error:
+                damage = str(error)
+                break
+            if size is None:
                 state = kernels.CUT
                 break
-            order, body, size, is_section = block
-            if is_section:
-                interfaces = []
-            else:
-                interfaces.append(_interface(path, body, order, described))
-                described += 1
-            table = np.array(interfaces, np.int64).reshape(-1, 7)
             at += size
-        room = _room(buffer, at)
+        elif used:
+            pieces.append({name: column[:used] for name, column in room.items()})
+            room, used = _room(buffer, at), 0
         found, at, state = kernels.walk_pcapng(
-            buffer, at, order == ">", table, *(room[name] for name in _KINDS), last_ns
+            buffer,
+            at,
+            sections.order == ">",
+            sections.interfaces,
+            *(room[name][used:] for name in _KINDS),
+            last_ns,
         )
         if found:
-            pieces.append({name: column[:found] for name, column in room.items()})
-            last_ns = int(room["time_ns"][found - 1])
+            used += found
             count += found
+            last_ns = int(room["time_ns"][used - 1])
+    pieces.append({name: column[:used] for name, column in room.items()})
     if state == kernels.DAMAGED:
-        raise RecordError(f"{path} is damaged: the block at byte {at}, after {count} packets, makes no sense.")
-    return _joined(buffer, pieces, truncated=state == kernels.CUT)
-
-
-def _structure(path: Path, buffer: U8, at: int, order: str) -> tuple[str, bytes, int, bool] | None:
-    """A section header or interface description: (byte order from here on, body, bytes, whether a section begins).
-
-    None if the file ends within it.
-    """
-    if at + 12 > len(buffer):
-        return None
-    is_section = struct.unpack("<I", buffer[at : at + 4].tobytes())[0] == MAGIC_PCAPNG  # the same in either byte order
-    if is_section:
-        byte_order_magic = bytes(buffer[at + 8 : at + 12])
-        if byte_order_magic not in _SECTION_ORDERS:
-            raise RecordError(f"{path} is damaged: the section at byte {at} has no byte-order magic.")
-        order = _SECTION_ORDERS[byte_order_magic]
-    (size,) = struct.unpack(order + "I", buffer[at + 4 : at + 8].tobytes())
-    if size < (28 if is_section else 20) or size % 4 or size > LONGEST_BLOCK:
-        raise RecordError(f"{path} is damaged: the block at byte {at} says it is {size} bytes long.")
-    if at + size > len(buffer):
-        return None
-    body = bytes(buffer[at + 8 : at + size - 4])
-    if is_section:
-        (major,) = struct.unpack_from(order + "H", body, 4)
-        if major != 1:
-            raise RecordError(f"{path} is pcapng of version {major}, which cannot be read.")
-    return order, body, size, is_section
-
-
-def _interface(path: Path, body: bytes, order: str, number: int) -> tuple[int, ...]:
-    """A row of what `walk_pcapng` wants to know of interfaces. Raises RecordError if its stamps cannot be read."""
-    link, _, snap = struct.unpack_from(order + "HHI", body)
-    resolution, offset_s = 6, 0
-    at = 8
-    while at + 4 <= len(body):
-        code, size = struct.unpack_from(order + "HH", body, at)
-        value = body[at + 4 : at + 4 + size]
-        if code == 0 or len(value) < size:
-            break
-        if code == _IF_TSRESOL and size == 1:
-            resolution = value[0]
-        elif code == _IF_TSOFFSET and size == 8:
-            (offset_s,) = struct.unpack(order + "q", value)
-        at += 4 + (size + 3 & ~3)
-    digits, is_binary = resolution & 0x7F, bool(resolution & 0x80)
-    if digits > (63 if is_binary else 27):
-        raise RecordError(f"{path} is damaged: interface {number} counts time in units of 1e-{digits} s.")
-    if is_binary and digits:
-        time = (1, 1, digits)
-    else:
-        digits = 0 if is_binary else digits
-        time = (10 ** max(_NS_DIGITS - digits, 0), 10 ** max(digits - _NS_DIGITS, 0), 0)
-    link = LINKTYPE_RAW if link in _RAW_AS_WELL else link
-    return (link, min(snap, _LONGEST_SNAP), number, *time, offset_s)
+        damage = f"{path} is damaged: the block at byte {at}, after {count} packets, makes no sense."
+    return _joined(
+        buffer,
+        pieces,
+        truncated=state == kernels.CUT,
+        damage=damage,
+        interface_names=tuple(sections.names),
+        dropped=sections.dropped,
+    )

@@ -20,6 +20,7 @@ BLOCK_SECTION = 0x0A0D0D0A
 BLOCK_INTERFACE = 1
 BLOCK_PACKET = 2  # obsolete
 BLOCK_SIMPLE = 3
+BLOCK_STATISTICS = 5
 BLOCK_ENHANCED = 6
 _OPTION_FLAGS = 2  # of an enhanced packet block: bits 0 and 1 are the direction
 
@@ -87,7 +88,7 @@ def walk_pcapng(
     direction: U8,
     before: int,
 ) -> tuple[int, int, int]:
-    """The packets from the block at `at` on, until a block that describes a section or an interface.
+    """The packets from the block at `at` on, until a block that says something of a section or an interface.
 
     `interfaces`: a row each, of link type, snap length (0: none), number, and how to make nanoseconds of a stamp:
     factor, divisor, bits of a binary fraction (0: decimal), seconds to add. A packet without a stamp gets that of the
@@ -98,7 +99,7 @@ def walk_pcapng(
         if at + 12 > end:
             return found, at, DONE if at == end else CUT
         kind = _u32(data, at, big)
-        if kind == BLOCK_SECTION or kind == BLOCK_INTERFACE:
+        if kind == BLOCK_SECTION or kind == BLOCK_INTERFACE or kind == BLOCK_STATISTICS:
             return found, at, STRUCTURE
         size = _u32(data, at + 4, big)
         if size < 12 or size % 4 != 0 or size > LONGEST_BLOCK:
