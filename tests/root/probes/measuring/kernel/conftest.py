@@ -1,0 +1,266 @@
+"""Real TCP over a path whose every frame a test decides on, and what the sending kernel says of each retransmission."""
+
+import heapq
+import ipaddress
+import os
+import random
+import re
+import select
+import socket
+import struct
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from unnoticed.clock import now_ns
+
+SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 15, 23, 3
+SO_RCVBUFFORCE = 33
+VNET_BYTES = 10  # struct virtio_net_hdr: checksums and super-frames pass as they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A TCP frame at the relay."""
+
+    there: bool  # from a to b
+    number: int  # among the TCP frames of its direction, from 0
+    sequence: int
+    payload: int
+    flags: int
+    ip_id: int
+    ports: tuple[int, int]
+    time_ns: int
+
+    @property
+    def syn(self):
+        return bool(self.flags & 2)
+
+    @property
+    def fin(self):
+        return bool(self.flags & 1)
+
+
+def frame_of(data, *, there, number):
+    """None if it is not TCP over IPv4."""
+    ip = VNET_BYTES + 14
+    if len(data) < ip + 40 or data[ip - 2 : ip] != b"\x08\x00" or data[ip + 9] != socket.IPPROTO_TCP:
+        return None
+    tcp = ip + (data[ip] & 15) * 4
+    total, ip_id = struct.unpack_from(">HH", data, ip + 2)
+    source, destination, sequence = struct.unpack_from(">HHI", data, tcp)
+    payload = (total or len(data) - ip) - (tcp - ip) - (data[tcp + 12] >> 4) * 4
+    return Frame(
+        there=there,
+        number=number,
+        sequence=sequence,
+        payload=payload,
+        flags=data[tcp + 13],
+        ip_id=ip_id,
+        ports=(source, destination),
+        time_ns=now_ns(),
+    )
+
+
+class Relay:
+    """Passes frames between two interfaces of a namespace: each TCP frame after the delays that `fate` returns.
+
+    No delay drops it, two double it. `passed` has every TCP frame with its delays, in order of arrival.
+    """
+
+    def __init__(self, namespace, ports):
+        self.fate = lambda frame: [0.002]
+        self.passed = []
+        self._over = False
+        self._sockets = []
+        with namespace.inside():
+            for port in ports:
+                one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+                one.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+                one.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+                one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+                one.setblocking(False)
+                one.bind((port, ETH_P_ALL))
+                self._sockets.append(one)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        waiting, order, numbers = [], 0, [0, 0]
+        while not self._over:
+            now = time.monotonic()
+            while waiting and waiting[0][0] <= now:
+                _, _, out, data = heapq.heappop(waiting)
+                out.send(data)
+            wait_s = min(waiting[0][0] - now, 0.05) if waiting else 0.05
+            for one in select.select(self._sockets, [], [], wait_s)[0]:
+                side = self._sockets.index(one)
+                data = one.recv(1 << 17)
+                now = time.monotonic()
+                frame = frame_of(data, there=side == 0, number=numbers[side])
+                delays = [0.0]
+                if frame is not None:
+                    numbers[side] += 1
+                    delays = self.fate(frame)
+                    self.passed.append((frame, delays))
+                for delay_s in delays:
+                    order += 1
+                    heapq.heappush(waiting, (now + delay_s, order, self._sockets[1 - side], data))
+
+    def close(self):
+        self._over = True
+        self._thread.join()
+        for one in self._sockets:
+            one.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One retransmission as the kernel tells it (tracepoints tcp_retransmit_skb, tcp_retransmit_synack)."""
+
+    flow: str
+    time_ns: int  # CLOCK_MONOTONIC, to the microsecond
+    cause: str  # rto, fast, tlp
+    stack: tuple[str, ...]  # innermost function first
+    state: int | None  # TCP_CA_..., as last set; None: never set
+
+
+_LINE = re.compile(r"^.*?\[(\d+)\].*?\s(\d+)\.(\d{6}): (\S+)(.*)$")
+_FIELD = re.compile(r"(\w+)=(\S+)")
+EVENTS = ("tcp_retransmit_skb", "tcp_retransmit_synack", "tcp_cong_state_set")
+TCP_CA_LOSS = 4
+
+
+class KernelTrace:
+    """The retransmissions of all connections with an address in `network`, from construction on.
+
+    A trace instance of its own, in a tracefs that is mounted in a mount namespace of its own.
+    """
+
+    def __init__(self, network):
+        self._network = ipaddress.ip_network(network)
+        self._holder = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing && echo up; exec sleep 600"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout.readline() == b"up\n", "tracefs cannot be mounted"
+        self._root = Path(f"/proc/{self._holder.pid}/root/sys/kernel/tracing/instances/unnoticed-{os.getpid()}")
+        self._root.mkdir()
+        self._write("trace_clock", "mono")
+        self._write("buffer_size_kb", "16384")
+        self._write("events/tcp/tcp_retransmit_skb/trigger", "stacktrace")
+        for event in EVENTS:
+            self._write(f"events/tcp/{event}/enable", "1")
+
+    def _write(self, file, text):
+        (self._root / file).write_text(text)
+
+    def told(self):
+        """All so far, by flow name as in the results, in their order."""
+        self._write("tracing_on", "0")
+        found, states, last, stack = {}, {}, {}, []
+        for line in (self._root / "trace").read_text().splitlines():
+            if line.startswith(" => "):
+                stack.append(line[4:].split("+")[0].strip())
+                continue
+            match = _LINE.match(line)
+            if match is None:
+                continue
+            processor, event = match[1], match[4].rstrip(":")
+            if event == "<stack":  # of the last event on that processor
+                stack = last.get(processor, [])
+            if event not in EVENTS:
+                continue
+            last[processor] = []
+            fields = dict(_FIELD.findall(match[5]))
+            if fields["family"] != "AF_INET" or ipaddress.ip_address(fields["saddr"]) not in self._network:
+                continue
+            flow = "{saddr}:{sport}>{daddr}:{dport}".format(**fields)
+            if event == "tcp_cong_state_set":
+                states[flow] = int(fields["cong_state"])
+            elif fields.get("err", "0") == "0":
+                time_ns = int(match[2]) * 1_000_000_000 + int(match[3]) * 1000
+                one = {"time_ns": time_ns, "stack": last[processor], "state": states.get(flow), "event": event}
+                found.setdefault(flow, []).append(one)
+        return {flow: [_told(flow, one) for one in rows] for flow, rows in found.items()}
+
+    def close(self):
+        self._write("tracing_on", "0")
+        for event in EVENTS:
+            self._write(f"events/tcp/{event}/enable", "0")
+        self._write("events/tcp/tcp_retransmit_skb/trigger", "!stacktrace")
+        self._root.rmdir()
+        self._holder.stdout.close()
+        self._holder.kill()
+        self._holder.wait()
+
+
+def _told(flow, one):
+    """What made the kernel send it: the loss probe's timer, the retransmission timer, or else its congestion state."""
+    if one["event"] == "tcp_retransmit_synack" or "tcp_retransmit_timer" in one["stack"]:
+        cause = "rto"
+    elif "tcp_send_loss_probe" in one["stack"]:
+        cause = "tlp"
+    else:  # after a timeout (slow start), or in a recovery
+        cause = "rto" if one["state"] == TCP_CA_LOSS else "fast"
+    return Told(flow=flow, time_ns=one["time_ns"], cause=cause, stack=tuple(one["stack"]), state=one["state"])
+
+
+@pytest.fixture
+def kernel_trace():
+    """Trace retransmissions: `kernel_trace("10.9.0.0/24")`."""
+    made = []
+
+    def start(network):
+        made.append(KernelTrace(network))
+        return made[-1]
+
+    yield start
+    for trace in made:
+        trace.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Road:
+    """Two namespaces, `a` and `b`, with a relay between."""
+
+    a: object
+    b: object
+    relay: Relay
+    addresses: dict[str, str]
+    network: str
+
+    @property
+    def ends(self):
+        return {"a": self.a, "b": self.b}
+
+    def offloads(self, on):
+        for end in self.ends.values():
+            end.run("ethtool", "-K", "eth0", *(word for name in ("tso", "gso", "gro") for word in (name, on)))
+
+    def set(self, **settings):
+        """Settings under /proc/sys/net/ipv4, at both ends."""
+        for end in self.ends.values():
+            with end.inside():
+                for name, value in settings.items():
+                    Path(f"/proc/sys/net/ipv4/{name}").write_text(str(value))
+
+
+@pytest.fixture
+def road(namespaces):
+    """A road between 10.x.y.1 and 10.x.y.2; numbers by chance, so that a trace of the kernel's knows ours."""
+    a, b, middle = namespaces(3)
+    network = f"10.{random.randrange(128, 250)}.{random.randrange(256)}"
+    addresses = {"a": f"{network}.1", "b": f"{network}.2"}
+    for (name, address), end in zip(addresses.items(), (a, b), strict=True):
+        middle.run("ip", "link", "add", "dev", f"to-{name}", "type", "veth", "peer", "eth0", "netns", str(end.pid))
+        middle.run("ip", "link", "set", "dev", f"to-{name}", "up")
+        end.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+        end.run("ip", "link", "set", "dev", "eth0", "up")
+    relay = Relay(middle, ["to-a", "to-b"])
+    yield Road(a=a, b=b, relay=relay, addresses=addresses, network=f"{network}.0/24")
+    relay.close()
