@@ -26,8 +26,8 @@ def fabric_for(settings: Settings, *, run_id: str) -> Fabric:
     spec = FabricSpec(
         shape=settings.fabric.shape,
         clients=settings.clients.count,
-        rate_bit_per_s=settings.fabric.link.rate_bit_per_s,
-        queue_ns=settings.fabric.link.queue_ns,
+        **settings.fabric.link.model_dump(),
+        links=settings.fabric.changes,
     )
     return Fabric(spec, run_id=run_id)
 

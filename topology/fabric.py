@@ -165,6 +165,10 @@ class Fabric:
             self._building.pairs(),
         )
 
+    def lost_frames(self) -> dict[str, int]:
+        """How many frames links were asked to lose have lost so far, by direction ("s1>s2"). Raises FabricError."""
+        return self._building.lost_frames() if self._building else {}
+
     def describe(self) -> dict[str, Any]:
         """What was asked for and what was read back, for a trial's records; it holds only what JSON can."""
 
@@ -182,6 +186,7 @@ class Fabric:
             "host_bridges": bridges(self.host_bridges),
             "gates": {name: self.gate(name) for name in self.host_bridges},
             "links": self._building.links if self._building else [],
+            "passages": self._building.describe_passages() if self._building else [],
         }
 
     def _pid(self, name: str) -> int:

@@ -82,14 +82,17 @@ class Downtime:
     def stalls(self) -> list[Interval]:
         """When this machine stood still: by the probers' own lateness, and by the probes to the control server.
 
-        The page stream fills the links' queues, and a control probe waits in them too: that much is no stall.
+        The page stream fills the links' queues, and a control probe waits in them too: that much is no stall. Nor is
+        what the links delay every probe by, with a jitter of that at most.
         """
-        late_ns = STALL_NS + 2 * self._raw.settings.fabric.link.queue_ns
+        queues_ns = 2 * self._raw.settings.fabric.longest_queue_ns
         found: list[Interval] = []
         for client in self._raw.clients:
             # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
             found += prober_stalls(self._raw.prober(client, CONTROL_STREAM))
-            found += machine_stalls(self._raw.probe(client, CONTROL_STREAM), late_ns=late_ns)
+            control = self._raw.probe(client, CONTROL_STREAM)
+            late_ns = STALL_NS + queues_ns + 2 * _typical_answer_ns(control)
+            found += machine_stalls(control, late_ns=late_ns)
         return merged(found)
 
     @property
@@ -244,3 +247,9 @@ def as_of(requests: Samples, *, until_ns: int) -> Samples:
 _NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
+
+
+def _typical_answer_ns(control: Samples) -> int:
+    """The median time to an answer; 0 where none came."""
+    answered = control.answered_ns != NEVER
+    return int(np.median((control.answered_ns - control.sent_ns)[answered])) if answered.any() else 0
