@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,10 +26,11 @@ from unnoticed.topology.bridge import (
     wait_until,
 )
 from unnoticed.topology.direction import Direction, directions
-from unnoticed.topology.emulator import Passage
+from unnoticed.topology.emulator import Emulator, Passage
 from unnoticed.topology.link import End, make_veths, send_single_frames, shape, steer
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.network import Network
+from unnoticed.topology.offloads import compute_checksums
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.shapes import Roles, make_topo
 from unnoticed.topology.shaping import Shaping
@@ -50,8 +50,7 @@ class Building:
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
         self.links: list[dict[str, Any]] = []
-        self.passages: list[Passage] = []  # the directions of links that run through the emulator
-        self.emulator_pid: int | None = None
+        self.emulator: Emulator | None = None  # what links that do more than hold a rate run through
         self._asked_links: list[tuple[End, End]] = []
         self._asked: dict[tuple[str, str], Direction] = {}  # by node and interface of the sending end
         self._detours: dict[tuple[End, End], tuple[End, End]] = {}
@@ -65,6 +64,8 @@ class Building:
             network.buildFromTopo(self.topo)
             network.add_guests()
             self._plan_links()
+        if self.emulator is not None:
+            self.emulator.begin(environment=marks)
         run_inside([(node.pid, _silence) for node in network.nodes()])
         make_veths(self._veths())
         self._name_places()
@@ -91,19 +92,10 @@ class Building:
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
         return pairs + [(client, server) for client in network.clients for server in served]
 
-    def describe_passages(self) -> list[dict[str, Any]]:
-        """What the emulator was asked for, and what implements it."""
-        return [emulator.described(passage) for passage in self.passages]
-
-    def lost_frames(self) -> dict[str, int]:
-        """How many frames each direction through the emulator has lost so far, as "s1>s2". Raises FabricError."""
-        if self.emulator_pid is None:
-            return {}
-        [lost] = run_inside([(self.emulator_pid, emulator.losses)])
-        total: Counter[str] = Counter()
-        for passage in self.passages:  # there may be several links between two nodes
-            total[f"{passage.sender}>{passage.receiver}"] += lost.get(passage.inlet, 0)
-        return dict(total)
+    def close(self) -> None:
+        """End what is no process of the fabric's own accord: the emulator's relay."""
+        if self.emulator is not None:
+            self.emulator.close()
 
     def _ends(self) -> Iterator[End]:
         for pair in self._veths():
@@ -181,20 +173,21 @@ class Building:
         ]
         if not impaired:
             return
-        self.emulator_pid = network.add_emulator()
+        pid, passages = network.add_emulator(), []
         for number, ((one, other), (there, back)) in enumerate(impaired):
             macs = (network.port_mac(), network.port_mac())
-            here, yonder = emulator.ports(number, pid=self.emulator_pid, macs=macs)
+            here, yonder = emulator.ports(number, pid=pid, macs=macs)
             self._detours[one, other] = (here, yonder)
             for sender, receiver, inlet, outlet, direction in (
                 (one, other, here, yonder, there), (other, one, yonder, here, back)
             ):  # fmt: skip
-                self.passages.append(
+                passages.append(
                     Passage(
                         sender=sender.node, receiver=receiver.node,
                         inlet=inlet.interface, outlet=outlet.interface, direction=direction,
                     )
                 )  # fmt: skip
+        self.emulator = Emulator(pid, passages)
 
     def _veths(self) -> Iterator[tuple[End, End]]:
         """The veth pairs that the links are made of."""
@@ -209,9 +202,18 @@ class Building:
 
     def _emulate(self) -> None:
         """Make the passages through the emulator, and let nobody send anything but single frames."""
-        if self.emulator_pid is None:
+        if self.emulator is None:
             return
-        run_inside([(self.emulator_pid, functools.partial(emulator.set_up, self.passages))])
+        relayed = self.emulator.relayed_ports
+        outer: dict[tuple[str, int], list[str]] = {}
+        for ends, detour in self._detours.items():
+            for end, port in zip(ends, detour, strict=True):
+                if port.interface in relayed:
+                    outer.setdefault((end.node, end.pid), []).append(end.interface)
+        run_inside(
+            [(pid, functools.partial(compute_checksums, names, where=node)) for (node, pid), names in outer.items()]
+        )
+        self.emulator.set_up()
         devices: dict[tuple[str, int], list[str]] = {}
         for end in (end for link in self.network.links for end in link.ends):
             devices.setdefault((end.node, end.pid), []).append(end.interface)

@@ -2,7 +2,8 @@
 
 Such a link is two veth pairs that meet here. So whatever befalls frames befalls them where nobody captures: past the
 sender's interface and before the receiver's. Loss is nftables' (`forwarding`), at the port where frames come in; delay,
-reordering and repetition are netem's (`netem`), at the port where they leave.
+reordering and repetition are netem's (`netem`), at the port where they leave. Where the kernel has no netem, a process
+does all of it (`relay`) for the links that need it, in both directions.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from unnoticed.topology.forwarding import (
     way_differences,
 )
 from unnoticed.topology.link import End
-from unnoticed.topology.namespaces import json_documents, run_batch
+from unnoticed.topology.namespaces import json_documents, run_batch, run_inside
 from unnoticed.topology.netem import netem_differences, netem_line
+from unnoticed.topology.relay import MOST_BIT_PER_S, Relay, dropped, held, settings
 
 NAME = "emulator"
+FORWARDED, NFTABLES, NETEM, RELAY = "forwarding", "nftables", "netem", "relay"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +42,9 @@ class Passage:
     direction: Direction
 
     @property
-    def way(self) -> Way:
-        """What nftables does for it."""
-        return Way(inlet=self.inlet, outlet=self.outlet, loss_ppm=self.direction.loss_ppm)
-
-    @property
-    def means(self) -> str:
-        """What implements it, in words."""
-        words = [
-            *(["nftables (loss)"] if self.direction.loss_ppm else []),
-            *(["netem (delay)"] if self.direction.needs_holding else []),
-        ]
-        return ", ".join(words) or "forwarded"
+    def name(self) -> str:
+        """The direction as a plan names it; there may be several between two nodes."""
+        return f"{self.sender}>{self.receiver}"
 
 
 def ports(number: int, *, pid: int, macs: tuple[str, str]) -> tuple[End, End]:
@@ -69,42 +63,121 @@ def try_netem() -> bool:
     return True
 
 
-def set_up(passages: Sequence[Passage]) -> None:
-    """Make the passages in the calling thread's namespace, whose ports are there, and read them back.
+class Emulator:
+    """The passages through one namespace, which the process `pid` holds."""
 
-    Raises MachineError if this machine has no means for what is asked, and FabricError if it is not what was asked.
-    """
-    held = [passage for passage in passages if passage.direction.needs_holding]
-    if held and not try_netem():
-        asked = ", ".join(f"{passage.sender}>{passage.receiver}" for passage in held)
-        raise MachineError(
-            f"The kernel has no netem, which links with a delay need ({asked}): modprobe sch_netem, or run a kernel "
-            "with CONFIG_NET_SCH_NETEM (Debian's has it as a module)."
-        )
-    run_batch(["ip"], [f"link set dev {passage.inlet} up" for passage in passages])
-    run_nft(table_lines([passage.way for passage in passages]))
-    if held:
-        run_batch(["tc"], [netem_line(passage.direction, passage.outlet) for passage in held])
-    check(passages)
+    def __init__(self, pid: int, passages: Sequence[Passage]) -> None:
+        self.pid = pid
+        self.passages = list(passages)
+        self._netem: list[Passage] = []
+        self._relayed: list[Passage] = []
+        self._relay: Relay | None = None
+
+    def begin(self, *, environment: Mapping[str, str], seed: int = 1) -> None:
+        """Find what can do what is asked, and start the relay if it is needed; the ports need not be there yet.
+
+        The relay's environment carries the run's marks. Raises MachineError if nothing here can do it.
+        """
+        holding = [passage for passage in self.passages if passage.direction.needs_holding]
+        if not holding:
+            return
+        [has_netem] = run_inside([(self.pid, try_netem)])
+        if has_netem:
+            self._netem = holding
+            return
+        fast = [
+            passage.name
+            for passage in holding
+            if passage.direction.rate_bit_per_s is None or passage.direction.rate_bit_per_s > MOST_BIT_PER_S
+        ]
+        if fast:
+            raise MachineError(
+                f"Links faster than {MOST_BIT_PER_S // 1_000_000} Mbit/s can have a delay only by netem, which this "
+                f"kernel lacks ({', '.join(fast)}): give them a lower rate, or load sch_netem (modprobe sch_netem; a "
+                "Debian kernel has it)."
+            )
+        links = {frozenset((passage.inlet, passage.outlet)) for passage in holding}
+        self._relayed = [each for each in self.passages if frozenset((each.inlet, each.outlet)) in links]
+        asked = [(held(each.direction, inlet=each.inlet, outlet=each.outlet), each.direction) for each in self._relayed]
+        self._relay = Relay(self.pid, settings(asked, seed=seed), environment=environment)
+
+    @property
+    def relayed_ports(self) -> frozenset[str]:
+        """The ports whose frames leave the kernel: they must come in with their check sums."""
+        return frozenset(passage.inlet for passage in self._relayed)
+
+    def set_up(self) -> None:
+        """Make the passages, now that the ports are there, and read them back. Raises FabricError."""
+        run_inside([(self.pid, self._set_up)])
+        if self._relay is not None:
+            self._relay.open()
+
+    def check(self) -> None:
+        """Read the passages back. Raises FabricError unless they are what was asked."""
+        run_inside([(self.pid, self._check)])
+
+    def means(self, passage: Passage) -> str:
+        """What implements a passage, in words."""
+        if passage in self._relayed:
+            return RELAY
+        words = [
+            *([NFTABLES] if passage.direction.loss_ppm else []),
+            *([NETEM] if passage in self._netem else []),
+        ]
+        return " and ".join(words) or FORWARDED
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every passage for a trial's records."""
+        return [{**asdict(passage), "means": self.means(passage)} for passage in self.passages]
+
+    def lost_frames(self) -> dict[str, int]:
+        """How many frames were lost as asked so far, by direction. Raises FabricError."""
+        [by_inlet] = run_inside([(self.pid, lambda: dict(lost_frames(read_table())))])
+        by_inlet |= {each.inlet: counts["lost"] for each, counts in self._relay_counts()}
+        return _by_name(self.passages, by_inlet)
+
+    def dropped_frames(self) -> dict[str, int]:
+        """How many frames the relay had to drop though nobody asked for it, by direction. Raises FabricError."""
+        return _by_name(self._relayed, {each.inlet: dropped(counts) for each, counts in self._relay_counts()})
+
+    def relay_counts(self) -> dict[str, dict[str, int]]:
+        """What the relay counted, by inlet; empty without one. Raises FabricError."""
+        return {each.inlet: counts for each, counts in self._relay_counts()}
+
+    def close(self) -> None:
+        """End the relay; the rest goes with the namespace."""
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
+
+    def _relay_counts(self) -> list[tuple[Passage, dict[str, int]]]:
+        return [] if self._relay is None else list(zip(self._relayed, self._relay.counts(), strict=True))
+
+    def _way(self, passage: Passage) -> Way:
+        if passage in self._relayed:
+            return Way(inlet=passage.inlet, outlet=None, loss_ppm=0)
+        return Way(inlet=passage.inlet, outlet=passage.outlet, loss_ppm=passage.direction.loss_ppm)
+
+    def _set_up(self) -> None:
+        run_batch(["ip"], [f"link set dev {passage.inlet} up" for passage in self.passages])
+        run_nft(table_lines([self._way(passage) for passage in self.passages]))
+        if self._netem:
+            run_batch(["tc"], [netem_line(passage.direction, passage.outlet) for passage in self._netem])
+        self._check()
+
+    def _check(self) -> None:
+        wrong = way_differences([self._way(passage) for passage in self.passages], read_table())
+        if self._netem:
+            lines = [f"qdisc show dev {passage.outlet}" for passage in self._netem]
+            shown = json_documents(run_batch(["tc", "-j"], lines))
+            for passage, qdiscs in zip(self._netem, shown, strict=True):
+                wrong += [f"{passage.outlet}: {each}" for each in netem_differences(passage.direction, qdiscs)]
+        if wrong:
+            raise FabricError(f"Links are not what was asked for: {'; '.join(wrong)}.")
 
 
-def check(passages: Sequence[Passage]) -> None:
-    """Read the passages back, in the calling thread's namespace. Raises FabricError unless they are what was asked."""
-    wrong = way_differences([passage.way for passage in passages], read_table())
-    held = [passage for passage in passages if passage.direction.needs_holding]
-    if held:
-        shown = json_documents(run_batch(["tc", "-j"], [f"qdisc show dev {passage.outlet}" for passage in held]))
-        for passage, qdiscs in zip(held, shown, strict=True):
-            wrong += [f"{passage.outlet}: {each}" for each in netem_differences(passage.direction, qdiscs)]
-    if wrong:
-        raise FabricError(f"Links are not what was asked for: {'; '.join(wrong)}.")
-
-
-def losses() -> Mapping[str, int]:
-    """How many frames were lost so far, by inlet; in the calling thread's namespace."""
-    return lost_frames(read_table())
-
-
-def described(passage: Passage) -> dict[str, Any]:
-    """A passage for a trial's records."""
-    return {**asdict(passage), "means": passage.means}
+def _by_name(passages: Sequence[Passage], by_inlet: Mapping[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for passage in passages:
+        total[passage.name] = total.get(passage.name, 0) + by_inlet.get(passage.inlet, 0)
+    return total

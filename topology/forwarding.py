@@ -21,12 +21,13 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """Frames that come in at `inlet`: a share of them is dropped, the others leave at `outlet` (None: at none, a
-    process takes them).
+    """Frames that come in at `inlet`: a share of them is dropped, the others leave at `outlet`.
+
+    Without an outlet all are dropped: a process has taken them before, and nobody else is to.
     """
 
     inlet: str
-    outlet: str
+    outlet: str | None
     loss_ppm: int
 
     @property
@@ -36,6 +37,8 @@ class Way:
 
     def rules(self) -> list[str]:
         """The rules of the way's chain, in order."""
+        if self.outlet is None:
+            return []
         drop = f'numgen random mod {WHOLE_PPM} < {self.loss_ppm} counter name "{self.counter}" drop'
         return [*([drop] if self.loss_ppm else []), f'fwd to "{self.outlet}"']
 
@@ -100,8 +103,8 @@ def way_differences(asked: list[Way], table: list[dict[str, Any]]) -> list[str]:
             chains.setdefault(each["rule"]["chain"], []).append(each["rule"]["expr"])
     wrong = []
     for way in asked:
-        expected: list[list[dict[str, Any]]] = [[{"fwd": {"dev": way.outlet}}]]
-        if way.loss_ppm:
+        expected: list[list[dict[str, Any]]] = [] if way.outlet is None else [[{"fwd": {"dev": way.outlet}}]]
+        if expected and way.loss_ppm:
             left = {"numgen": {"mode": "random", "mod": WHOLE_PPM, "offset": 0}}
             match = {"match": {"op": "<", "left": left, "right": way.loss_ppm}}
             expected.insert(0, [match, {"counter": way.counter}, {"drop": None}])
