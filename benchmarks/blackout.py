@@ -33,8 +33,8 @@ def migrate_back_and_forth(plan_file: Path, migrations: int, folder: Path) -> li
     spec = FabricSpec(
         shape=fabric_settings.shape,
         clients=trial.settings.clients.count,
-        rate_bit_per_s=fabric_settings.link.rate_bit_per_s,
-        queue_ns=fabric_settings.link.queue_ns,
+        **fabric_settings.link.model_dump(),
+        links=fabric_settings.changes,
     )
     with Run(output=folder) as run, Fabric(spec, run_id=run.id) as fabric, Cast(trial, folder, fabric) as cast:
         cast.start_load()

@@ -26,8 +26,8 @@ def fabric_for(settings: Settings, *, run_id: str) -> Fabric:
     spec = FabricSpec(
         shape=settings.fabric.shape,
         clients=settings.clients.count,
-        rate_bit_per_s=settings.fabric.link.rate_bit_per_s,
-        queue_ns=settings.fabric.link.queue_ns,
+        **settings.fabric.link.model_dump(),
+        links=settings.fabric.changes,
     )
     return Fabric(spec, run_id=run_id)
 
@@ -49,7 +49,7 @@ class LiveBench:
                 fabric.start()
                 (folder / "fabric.json").write_text(json.dumps(fabric.describe(), indent=1))
                 with Cast(trial, folder, fabric) as cast:
-                    _play(trial, cast, events, progress)
+                    _play(trial, cast, fabric, events, progress)
             finally:
                 with shielded():
                     fabric.stop()
@@ -61,7 +61,7 @@ class LiveBench:
         self._run.end()
 
 
-def _play(trial: Trial, cast: Cast, events: EventLog, progress: Progress) -> None:
+def _play(trial: Trial, cast: Cast, fabric: Fabric, events: EventLog, progress: Progress) -> None:
     """The phases of a trial, once everybody is ready."""
 
     def phase(name: str) -> None:
@@ -83,6 +83,13 @@ def _play(trial: Trial, cast: Cast, events: EventLog, progress: Progress) -> Non
     cast.stop_load()
     cast.verify()
     problems = cast.stop_observer()
+    counts = fabric.link_counts()
+    events.write("links", **counts)
+    problems += [
+        f"The link {way} dropped {count} frames that nobody asked it to: this machine was too slow for its rate."
+        for way, count in counts["dropped"].items()
+        if count
+    ]
     events.write("clock", offset_ns=realtime_offset_ns(), at="stop")
     phase("end")
     if problems:

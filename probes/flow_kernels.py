@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from unnoticed.compiled import compiled
 from unnoticed.probes.columns import I64, U8, U16, U32, U64, Bool
-from unnoticed.probes.compiled import compiled
 
 _SYN, _ACK = 0x02, 0x10
 EMPTY = -1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unnoticed.compiled import compiled
 from unnoticed.probes.capture_file import (
     LINKTYPE_ETHERNET,
     LINKTYPE_IPV4,
@@ -21,7 +22,6 @@ from unnoticed.probes.capture_file import (
     LINKTYPE_RAW,
 )
 from unnoticed.probes.columns import I64, U8, U16, U32
-from unnoticed.probes.compiled import compiled
 
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58

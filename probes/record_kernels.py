@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from unnoticed.compiled import compiled
 from unnoticed.probes.capture_file import LONGEST_BLOCK, NO_STAMP
 from unnoticed.probes.columns import I64, U8, U16, U32
-from unnoticed.probes.compiled import compiled
 
 DONE, FULL, CUT, DAMAGED, STRUCTURE = range(5)  # at the end; no room left; within a record; nonsense; a block to read
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from unnoticed.errors import FabricError
+from unnoticed.topology import emulator
 from unnoticed.topology.addresses import PREFIX_LENGTH
 from unnoticed.topology.bridge import (
     BRIDGE,
@@ -24,11 +25,15 @@ from unnoticed.topology.bridge import (
     set_gate,
     wait_until,
 )
-from unnoticed.topology.link import End, make_veths, shape, steer
+from unnoticed.topology.direction import Direction, directions
+from unnoticed.topology.emulator import Emulator, Passage
+from unnoticed.topology.link import End, make_veths, send_single_frames, shape, steer
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.network import Network
+from unnoticed.topology.offloads import compute_checksums
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.shapes import Roles, make_topo
+from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 
 
@@ -45,6 +50,10 @@ class Building:
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
         self.links: list[dict[str, Any]] = []
+        self.emulator: Emulator | None = None  # what links that do more than hold a rate run through
+        self._asked_links: list[tuple[End, End]] = []
+        self._asked: dict[tuple[str, str], Direction] = {}  # by node and interface of the sending end
+        self._detours: dict[tuple[End, End], tuple[End, End]] = {}
         self.rps_mask = sum(1 << cpu for cpu in os.sched_getaffinity(0))
         self._spec = spec
 
@@ -54,12 +63,16 @@ class Building:
         with _marked_environment(marks):
             network.buildFromTopo(self.topo)
             network.add_guests()
-        run_inside([(node.pid, _silence) for node in (*network.switches, *network.hosts)])
-        make_veths(link.ends for link in network.links)
+            self._plan_links()
+        if self.emulator is not None:
+            self.emulator.begin(environment=marks)
+        run_inside([(node.pid, _silence) for node in network.nodes()])
+        make_veths(self._veths())
         self._name_places()
         run_inside([(switch.pid, switch.set_up) for switch in network.switches])
         run_inside([(host.pid, functools.partial(self._set_up_host, host.name)) for host in network.hosts])
         self._shape()
+        self._emulate()
         for end in self._ends():
             steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
         network.configHosts()  # nothing for ours; hosts of a user's own class have something to do here
@@ -79,9 +92,14 @@ class Building:
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
         return pairs + [(client, server) for client in network.clients for server in served]
 
+    def close(self) -> None:
+        """End what is no process of the fabric's own accord: the emulator's relay."""
+        if self.emulator is not None:
+            self.emulator.close()
+
     def _ends(self) -> Iterator[End]:
-        for link in self.network.links:
-            yield from link.ends
+        for pair in self._veths():
+            yield from pair
 
     def _is_up(self) -> bool:
         bridges = (*self.switches.values(), *self.host_bridges.values())
@@ -137,28 +155,93 @@ class Building:
         if found != [(place.mac, place.ipv4, PREFIX_LENGTH)]:
             raise FabricError(f"{name} should have {place.mac} and {place.ipv4}/{PREFIX_LENGTH}, but has {found}.")
 
-    def _shape(self) -> None:
-        """Put the asked rate on both ends of every link of the topology; the guest's own links have none."""
-        guests, shaping = set(self.network.bridged.values()), self._spec.shaping
-        shaped = [link.ends for link in self.network.links if not guests & {end.node for end in link.ends}]
-        devices: dict[tuple[str, int], list[str]] = {}
-        for end in (end for ends in shaped for end in ends):
-            devices.setdefault((end.node, end.pid), []).append(end.interface)
-        read: dict[tuple[str, str], dict[str, int]] = {}
-        if shaping is not None:
-            jobs = [
-                (pid, functools.partial(shape, names, shaping=shaping, where=node))
-                for (node, pid), names in devices.items()
-            ]
-            for (node, _), readings in zip(devices, run_inside(jobs), strict=True):
-                read |= {(node, device): asdict(reading) for device, reading in readings.items()}
-        self.links = [
-            {
-                "asked": asdict(shaping) if shaping is not None and link.ends in shaped else None,
-                "ends": [{**asdict(end), "read": read.get((end.node, end.interface))} for end in link.ends],
-            }
-            for link in self.network.links
+    def _plan_links(self) -> None:
+        """Find what each direction of each link is asked to be, and which links run through the emulator.
+
+        The guest's own links stand for no cable: nothing is asked of them.
+        """
+        network, guests = self.network, set(self.network.bridged.values())
+        self._asked_links = [link.ends for link in network.links if not guests & {end.node for end in link.ends}]
+        pairs = [(one.node, other.node) for one, other in self._asked_links]
+        asked = directions(pairs, base=self._spec.direction, changes=self._spec.links, kinds=network.kinds())
+        for ends, both in zip(self._asked_links, asked, strict=True):
+            self._asked |= {(end.node, end.interface): direction for end, direction in zip(ends, both, strict=True)}
+        impaired = [
+            (ends, both)
+            for ends, both in zip(self._asked_links, asked, strict=True)
+            if any(each.is_impaired for each in both)
         ]
+        if not impaired:
+            return
+        pid, passages = network.add_emulator(), []
+        for number, ((one, other), (there, back)) in enumerate(impaired):
+            macs = (network.port_mac(), network.port_mac())
+            here, yonder = emulator.ports(number, pid=pid, macs=macs)
+            self._detours[one, other] = (here, yonder)
+            for sender, receiver, inlet, outlet, direction in (
+                (one, other, here, yonder, there), (other, one, yonder, here, back)
+            ):  # fmt: skip
+                passages.append(
+                    Passage(
+                        sender=sender.node, receiver=receiver.node,
+                        inlet=inlet.interface, outlet=outlet.interface, direction=direction,
+                    )
+                )  # fmt: skip
+        self.emulator = Emulator(pid, passages)
+
+    def _veths(self) -> Iterator[tuple[End, End]]:
+        """The veth pairs that the links are made of."""
+        for link in self.network.links:
+            one, other = link.ends
+            if (one, other) in self._detours:
+                here, yonder = self._detours[one, other]
+                yield one, here
+                yield other, yonder
+            else:
+                yield one, other
+
+    def _emulate(self) -> None:
+        """Make the passages through the emulator, and let nobody send anything but single frames."""
+        if self.emulator is None:
+            return
+        relayed = self.emulator.relayed_ports
+        outer: dict[tuple[str, int], list[str]] = {}
+        for ends, detour in self._detours.items():
+            for end, port in zip(ends, detour, strict=True):
+                if port.interface in relayed:
+                    outer.setdefault((end.node, end.pid), []).append(end.interface)
+        run_inside(
+            [(pid, functools.partial(compute_checksums, names, where=node)) for (node, pid), names in outer.items()]
+        )
+        self.emulator.set_up()
+        devices: dict[tuple[str, int], list[str]] = {}
+        for end in (end for link in self.network.links for end in link.ends):
+            devices.setdefault((end.node, end.pid), []).append(end.interface)
+        for bridge in self.host_bridges.values():
+            devices[bridge.name, bridge.pid].append(bridge.bridge)
+        run_inside(
+            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
+        )
+
+    def _shape(self) -> None:
+        """Put the asked rates on both ends of every link of the topology; the guest's own links have none."""
+        shapings: dict[tuple[str, int], dict[str, Shaping]] = {}
+        for end in (end for ends in self._asked_links for end in ends):
+            shaping = self._asked[end.node, end.interface].shaping
+            if shaping is not None:
+                shapings.setdefault((end.node, end.pid), {})[end.interface] = shaping
+        jobs = [(pid, functools.partial(shape, asked, where=node)) for (node, pid), asked in shapings.items()]
+        read: dict[tuple[str, str], dict[str, int]] = {}
+        for (node, _), readings in zip(shapings, run_inside(jobs), strict=True):
+            read |= {(node, device): asdict(reading) for device, reading in readings.items()}
+        self.links = []
+        for link in self.network.links:
+            asked = [self._asked.get((end.node, end.interface)) for end in link.ends]
+            self.links.append({
+                "asked": [asdict(each) for each in asked if each is not None] or None,  # by the end that sends
+                "ends": [{**asdict(end), "read": read.get((end.node, end.interface))} for end in link.ends],
+                "through": [asdict(end) for end in self._detours.get(link.ends, ())],
+            })  # fmt: skip
 
 
 def _silence() -> None:

@@ -20,6 +20,7 @@ from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 
 if TYPE_CHECKING:  # both import Mininet, which is done only when a fabric starts
     from unnoticed.topology.building import Building
+    from unnoticed.topology.emulator import Emulator
     from unnoticed.topology.shapes import Roles
 
 _MNEXEC_TIMEOUT_S = 5.0
@@ -118,6 +119,8 @@ class Fabric:
         Raises FabricError if a process does not end.
         """
         deadline = time.monotonic() + _STOP_TIMEOUT_S
+        if self._building is not None:
+            self._building.close()
         while processes := [each for each in marked_processes(FABRIC_MARK) if each.marks[FABRIC_MARK] == self.id]:
             if time.monotonic() > deadline:
                 names = ", ".join(f"{each.name} ({each.pid})" for each in processes)
@@ -165,6 +168,20 @@ class Fabric:
             self._building.pairs(),
         )
 
+    def lost_frames(self) -> dict[str, int]:
+        """How many frames links have lost so far, as they were asked to, by direction ("s1>s2"). Raises FabricError."""
+        return self._emulator.lost_frames() if self._emulator else {}
+
+    def link_counts(self) -> dict[str, Any]:
+        """What became of frames on the links that lose or hold them, for a trial's records. Raises FabricError.
+
+        `lost`: as asked, by direction; `dropped`: though nobody asked for it; `relay`: what it counted, by inlet.
+        """
+        emulator = self._emulator
+        if emulator is None:
+            return {"lost": {}, "dropped": {}, "relay": {}}
+        return {"lost": emulator.lost_frames(), "dropped": emulator.dropped_frames(), "relay": emulator.relay_counts()}
+
     def describe(self) -> dict[str, Any]:
         """What was asked for and what was read back, for a trial's records; it holds only what JSON can."""
 
@@ -182,7 +199,12 @@ class Fabric:
             "host_bridges": bridges(self.host_bridges),
             "gates": {name: self.gate(name) for name in self.host_bridges},
             "links": self._building.links if self._building else [],
+            "passages": self._emulator.describe() if self._emulator else [],
         }
+
+    @property
+    def _emulator(self) -> Emulator | None:
+        return self._building.emulator if self._building else None
 
     def _pid(self, name: str) -> int:
         place = self.places.get(name) or self.switches.get(name)

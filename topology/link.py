@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,15 @@ def set_administrative(ends: Iterable[End], *, up: bool) -> None:
     )
 
 
-def shape(devices: list[str], *, shaping: Shaping, where: str) -> dict[str, ShapingReading]:
-    """Shape the egress of devices in the calling thread's namespace, and read it back. Keys: the devices.
+def shape(asked: Mapping[str, Shaping], *, where: str) -> dict[str, ShapingReading]:
+    """Shape the egress of devices in the calling thread's namespace, and read it back. Keys, of both: the devices.
 
     Raises FabricError if a command fails, or if what is read back is not what was asked for.
     """
+    devices = list(asked)
     if not devices:
         return {}
-    set_and_show = [line for device in devices for line in shaping.lines(device)]
+    set_and_show = [line for device in devices for line in asked[device].lines(device)]
     set_and_show += [f"qdisc show dev {device}" for device in devices]
     qdiscs = json_documents(run_batch(["tc", "-j"], set_and_show))
     classes = run_batch(["tc", "-d"], [f"class show dev {device}" for device in devices]).strip().splitlines()
@@ -118,11 +119,27 @@ def shape(devices: list[str], *, shaping: Shaping, where: str) -> dict[str, Shap
     readings = {}
     for device, qdisc, line in zip(devices, qdiscs, classes, strict=True):
         reading = read_shaping(qdisc, line)
-        wrong = differences(shaping, reading)
+        wrong = differences(asked[device], reading)
         if wrong:
             raise FabricError(f"The link at {device} of {where} is not what was asked for: {'; '.join(wrong)}.")
         readings[device] = reading
     return readings
+
+
+def send_single_frames(devices: Sequence[str], *, where: str) -> None:
+    """Let devices of the calling thread's namespace be given no frame larger than their MTU, and read that back.
+
+    Else TCP hands over up to 64 KiB at once, and what is lost, delayed or repeated would be a burst of frames.
+    Raises FabricError.
+    """
+    batch = [f"link set dev {device} gso_max_segs 1" for device in devices]
+    links = json_documents(run_batch(["ip", "-d", "-j"], [*batch, "link show"]))[-1]
+    segments = {link["ifname"]: link.get("gso_max_segs") for link in links}
+    wrong = [f"{device}: {segments.get(device)}" for device in devices if segments.get(device) != 1]
+    if wrong:
+        raise FabricError(
+            f"Devices of {where} should send single frames, but their gso_max_segs is {', '.join(wrong)}."
+        )
 
 
 def steer(pid: int, device: str, *, mac: str, mask: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from unnoticed.errors import FabricError
-from unnoticed.topology import addresses
+from unnoticed.topology import addresses, emulator
 from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import GUEST_PORT, BridgeSwitch
 from unnoticed.topology.link import PlainHost, PlainIntf, VethLink
@@ -33,6 +33,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         self.clients = roles.clients(hosts)
         self.places |= {name: addresses.client(number) for number, name in enumerate(self.clients, start=1)}
         self._ports = 0
+        self._emulator: Any = None
         # Mininet.init raises sysctls and limits of the whole machine (fixLimits) and never puts them back.
         initialised, Mininet.inited = Mininet.inited, True
         try:
@@ -55,9 +56,25 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
             self.addHost(guest)
             self.addLink(guest, host, intfName1=GUEST_INTERFACE, intfName2=GUEST_PORT)
 
+    def add_emulator(self) -> int:
+        """Make the emulator's namespace, which is no node of the topology; the pid of the shell that holds it."""
+        self._emulator = PlainHost(emulator.NAME, inNamespace=True)
+        pid: int = self._emulator.pid
+        return pid
+
+    def nodes(self) -> list[Any]:
+        """Every node that has a shell: switches, hosts, and the emulator if there is one."""
+        return [*self.switches, *self.hosts, *([self._emulator] if self._emulator is not None else [])]
+
+    def kinds(self) -> dict[str, str]:
+        """What each node is, for names of links such as "clients-switches"."""
+        kinds = {switch.name: "switches" for switch in self.switches} | dict.fromkeys(self.clients, "clients")
+        kinds |= dict.fromkeys((self.roles.source, self.roles.destination), "hosts")
+        return kinds | ({self.roles.control: "control"} if self.roles.control is not None else {})
+
     def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: N802  # Mininet's name
         """Add a switch, with a bridge address of its own."""
-        params.setdefault("bridge_mac", self._port_mac())
+        params.setdefault("bridge_mac", self.port_mac())
         return super().addSwitch(name, cls=cls, **params)
 
     def addLink(self, node1: Any, node2: Any, *args: Any, **params: Any) -> Any:  # noqa: N802  # Mininet's name
@@ -71,7 +88,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
 
     def cleanup_nodes(self) -> None:
         """Let go of the node shells, which must have ended: close their terminals and wait for them."""
-        for node in (*self.switches, *self.hosts):
+        for node in self.nodes():
             descriptors = [stream.fileno() for stream in (node.stdin,) if stream and not stream.closed]
             Node.cleanup(node)
             for descriptor in descriptors:  # or these tables would name a dead node for a number that is used again
@@ -82,8 +99,9 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """The address of a node's next interface: its place's own for its first, unless its bridge has that."""
         if node in self.places and node not in self.bridged and not self[node].intfs:
             return self.places[node].mac
-        return self._port_mac()
+        return self.port_mac()
 
-    def _port_mac(self) -> str:
+    def port_mac(self) -> str:
+        """The address of a port that is no place of its own; another one each time."""
         self._ports += 1
         return addresses.port_mac(self._ports - 1)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.addresses import CLIENTS_MAXIMUM
+from unnoticed.topology.direction import Direction, LinkChange
 from unnoticed.topology.shaping import Shaping
 
 
@@ -19,6 +20,12 @@ class FabricSpec:
     clients: int = 1  # of a stock shape; with a topology of the user's it has no effect
     rate_bit_per_s: int | None = 1_000_000_000  # of each direction of each link, in Ethernet frames; None: unshaped
     queue_ns: int = 10_000_000  # length of each link's queue, as time at its rate; no effect when unshaped
+    delay_ns: int = 0  # of each direction of each link; see Direction
+    jitter_ns: int = 0
+    loss_ppm: int = 0
+    reorder_ppm: int = 0
+    duplicate_ppm: int = 0
+    links: tuple[LinkChange, ...] = ()  # what differs on some of the links; later ones are laid over earlier ones
     # The neighbour table is part of a real guest's RAM, so the destination knows it already: "static" puts every place
     # into both guest namespaces. "dynamic" lets the guest's kernel ask, which re-teaches the switches unasked.
     guest_neighbours: Literal["static", "dynamic"] = "static"
@@ -26,14 +33,26 @@ class FabricSpec:
     def __post_init__(self) -> None:
         if not 1 <= self.clients <= CLIENTS_MAXIMUM:
             raise PlanError(f"A fabric has 1 to {CLIENTS_MAXIMUM} clients, not {self.clients}.")
-        _ = self.shaping
+        for change in (None, *self.links):
+            _ = self.direction if change is None else change.applied(self.direction)
+
+    @property
+    def direction(self) -> Direction:
+        """What each direction of each link between the fabric's nodes is asked to be, but for `links`."""
+        return Direction(
+            rate_bit_per_s=self.rate_bit_per_s,
+            queue_ns=self.queue_ns,
+            delay_ns=self.delay_ns,
+            jitter_ns=self.jitter_ns,
+            loss_ppm=self.loss_ppm,
+            reorder_ppm=self.reorder_ppm,
+            duplicate_ppm=self.duplicate_ppm,
+        )
 
     @property
     def shaping(self) -> Shaping | None:
-        """What is put on every end of every link between the fabric's nodes."""
-        if self.rate_bit_per_s is None:
-            return None
-        return Shaping(rate_bit_per_s=self.rate_bit_per_s, queue_ns=self.queue_ns)
+        """Rate and queue of each end of every link where `links` says nothing else."""
+        return self.direction.shaping
 
 
 @dataclass(frozen=True, kw_only=True)

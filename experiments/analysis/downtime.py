@@ -215,14 +215,16 @@ def stalls_of(raw: RawRecords) -> list[Interval]:
 
     By the probers' own lateness; by the probes to the control server; and by the kernel's account of the guest, where
     it wanted to run and got no processor. The page stream fills the links' queues, and a control probe waits in them
-    too: that much is no stall.
+    too: that much is no stall. Nor is what the links delay every probe by, with a jitter of that at most.
     """
-    late_ns = STALL_NS + 2 * raw.settings.fabric.link.queue_ns
+    queues_ns = 2 * raw.settings.fabric.longest_queue_ns
     found = [Interval(start_ns=int(event["since_ns"]), end_ns=int(event["time_ns"])) for event in raw.named("starved")]
     for client in raw.clients:
         # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
         found += prober_stalls(raw.prober(client, CONTROL_STREAM))
-        found += machine_stalls(raw.probe(client, CONTROL_STREAM), late_ns=late_ns)
+        control = raw.probe(client, CONTROL_STREAM)
+        late_ns = STALL_NS + queues_ns + 2 * _typical_answer_ns(control)
+        found += machine_stalls(control, late_ns=late_ns)
     return merged(found)
 
 
@@ -251,3 +253,9 @@ def as_of(requests: Samples, *, until_ns: int) -> Samples:
 _NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
+
+
+def _typical_answer_ns(control: Samples) -> int:
+    """The median time to an answer; 0 where none came."""
+    answered = control.answered_ns != NEVER
+    return int(np.median((control.answered_ns - control.sent_ns)[answered])) if answered.any() else 0

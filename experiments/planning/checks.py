@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from unnoticed.errors import PlanError
 from unnoticed.experiments.planning.document import Document, Keys
 from unnoticed.experiments.planning.problems import one_of
 from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
-from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, Settings
+from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, FabricSettings, Settings
 from unnoticed.probes.tools import TOOLS
+from unnoticed.topology.direction import LinkChange, readings
 
 MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
 
@@ -29,6 +32,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         found = check(settings)
         if found is not None:
             yield found
+    yield from _links_can_be(settings)
 
 
 def _working_set_fits(settings: Settings) -> Conflict | None:
@@ -79,6 +83,38 @@ def _tools_are_ready(settings: Settings) -> Conflict | None:
         sentence=f'"{written(settings.phases.warm_up_ns, DURATION)}" is too short for {slowest.name}, which measures '
         f'nothing in its first "{written(slowest.start_ns, DURATION)}"; give it at least that, or leave it out.',
     )
+
+
+def _links_can_be(settings: Settings) -> Iterator[Conflict]:
+    fabric = settings.fabric
+    yield from _link_conflicts(("fabric", "link"), lambda: fabric.direction)
+    for change in fabric.changes:
+        path = ("fabric", "links", change.link)
+        if any(readings(change.link)):
+            yield from _link_conflicts(path, functools.partial(_changed, fabric, change))
+        else:
+            sentence = 'names no link; write two nodes as "s1-s2", or as "s1>s2" for that direction alone.'
+            yield Conflict(paths=(path,), sentence=sentence)
+
+
+def _changed(fabric: FabricSettings, change: LinkChange) -> None:
+    try:
+        base = fabric.direction
+    except PlanError:  # which is said of all links
+        return
+    change.applied(base)
+
+
+def _link_conflicts(path: Keys, make: Callable[[], object]) -> Iterator[Conflict]:
+    try:
+        make()
+    except PlanError as error:
+        for problem in error.problems:
+            words = problem.lower()
+            named = [
+                key for key in ("jitter", "reorder", "queue", "rate", "delay", "loss", "duplicate") if key in words
+            ]
+            yield Conflict(paths=(*((*path, key) for key in named), path), sentence=problem)
 
 
 _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -266,14 +266,19 @@ def _overlap(one: Keys, other: Keys) -> bool:
 
 
 def _model_at(path: Keys) -> type[BaseModel] | None:
-    """The model of the table at this path of a section."""
+    """The model of the table at this path of a section; a table of tables by name has the model of each of them."""
     model: type[BaseModel] = Settings
+    is_name = False
     for key in path:
+        if is_name:  # one that the user gave
+            is_name = False
+            continue
         field = next((info for name, info in model.model_fields.items() if key in (name, info.alias)), None)
         candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
         inner = next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
         if inner is None:
             return None
+        is_name = field is not None and get_origin(field.annotation) is dict
         model = inner
     return model
 

@@ -150,6 +150,9 @@ def _effective(settings: BaseModel, path: Keys) -> tuple[str, Any]:
     for key in path:
         if value is None:
             return name, None
+        if isinstance(value, Mapping):  # tables by a name of the user's
+            value = value.get(key)
+            continue
         name = next(field for field, info in type(value).model_fields.items() if key in (field, info.alias))
         value = getattr(value, name)
     return name, value

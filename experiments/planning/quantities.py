@@ -96,7 +96,15 @@ FREQUENCY = Dimension(
     example="1 kHz",
 )
 
-DIMENSIONS = (DURATION, BIT_RATE, SIZE, BYTE_RATE, FREQUENCY)
+SHARE = Dimension(
+    name="a share",
+    base="ppm",
+    units={"ppm": 1, "%": 10**4},
+    misspelt=dict.fromkeys(("percent", "per cent", "pct", "pc"), "%"),
+    example="1 %",
+)
+
+DIMENSIONS = (DURATION, BIT_RATE, SIZE, BYTE_RATE, FREQUENCY, SHARE)
 
 
 def parse(text: object, dimension: Dimension) -> int:

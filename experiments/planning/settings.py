@@ -17,12 +17,14 @@ from unnoticed.experiments.planning.quantities import (
     BYTE_RATE,
     DURATION,
     FREQUENCY,
+    SHARE,
     SIZE,
     Dimension,
     QuantityError,
     parse,
 )
 from unnoticed.probes.tools import TOOLS
+from unnoticed.topology.direction import Direction, LinkChange
 
 PAGE_BYTES = 4096
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
@@ -45,6 +47,7 @@ BitRate = Annotated[int, BeforeValidator(_reader(BIT_RATE))]
 SizeBytes = Annotated[int, BeforeValidator(_reader(SIZE))]
 ByteRate = Annotated[int, BeforeValidator(_reader(BYTE_RATE))]
 Frequency = Annotated[int, BeforeValidator(_reader(FREQUENCY))]
+SharePpm = Annotated[int, BeforeValidator(_reader(SHARE)), Field(le=1_000_000)]
 
 
 def _read_tools(value: Any) -> Any:
@@ -73,6 +76,23 @@ class LinkSettings(Section):
 
     rate_bit_per_s: BitRate = Field(alias="rate", default=_GBIT, gt=0)
     queue_ns: DurationNs = Field(alias="queue", default=10 * _MS, gt=0)  # how long a full queue takes to drain
+    delay_ns: DurationNs = Field(alias="delay", default=0, le=10 * _S)
+    jitter_ns: DurationNs = Field(alias="jitter", default=0)  # at most so much less or more than the delay, evenly
+    loss_ppm: SharePpm = Field(alias="loss", default=0)  # of frames, each on its own
+    reorder_ppm: SharePpm = Field(alias="reorder", default=0)  # of frames that do not wait for the delay
+    duplicate_ppm: SharePpm = Field(alias="duplicate", default=0)
+
+
+class LinkOverride(Section):
+    """What differs on some links; what is None is as on every link."""
+
+    rate_bit_per_s: BitRate | None = Field(alias="rate", default=None, gt=0)
+    queue_ns: DurationNs | None = Field(alias="queue", default=None, gt=0)
+    delay_ns: DurationNs | None = Field(alias="delay", default=None, le=10 * _S)
+    jitter_ns: DurationNs | None = Field(alias="jitter", default=None)
+    loss_ppm: SharePpm | None = Field(alias="loss", default=None)
+    reorder_ppm: SharePpm | None = Field(alias="reorder", default=None)
+    duplicate_ppm: SharePpm | None = Field(alias="duplicate", default=None)
 
 
 class FabricSettings(Section):
@@ -80,6 +100,22 @@ class FabricSettings(Section):
 
     shape: Literal["single", "tree"] = "tree"
     link: LinkSettings = LinkSettings()
+    links: dict[str, LinkOverride] = Field(default_factory=dict)  # by link, "s1-s2"; "s1>s2" is one direction of it
+
+    @property
+    def direction(self) -> Direction:
+        """What every direction of every link is asked to be, but for `changes`. Raises PlanError if it cannot be."""
+        return Direction(**self.link.model_dump())
+
+    @property
+    def longest_queue_ns(self) -> int:
+        """The longest queue of any link."""
+        return max(self.link.queue_ns, *(each.queue_ns or 0 for each in self.links.values()), 0)
+
+    @property
+    def changes(self) -> tuple[LinkChange, ...]:
+        """What differs on some links, in the order written."""
+        return tuple(LinkChange(link=link, **override.model_dump()) for link, override in self.links.items())
 
 
 class GuestSettings(Section):
@@ -217,6 +253,7 @@ _SUFFIXES = (
     ("_bytes_per_s", BYTE_RATE),
     ("_bytes", SIZE),
     ("_hz", FREQUENCY),
+    ("_ppm", SHARE),
 )
 
 

@@ -137,6 +137,47 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         ("100 Mbit/s", "0 bit/s", '12: clients.download.rate: "0 bit/s" is out of range: it must be more than 0.'),
         ("download", "donwload", '12: clients.donwload: there is no key "donwload" here; did you mean "download"?'),
         (
+            'rate = "1 Gbit/s" }',
+            'rate = "1 Gbit/s", jitter = "1 ms" }',
+            "5: fabric.link.jitter: A jitter of 1 ms needs a delay of at least as much, not of 0 ms.",
+        ),
+        (
+            'rate = "1 Gbit/s" }',
+            'rate = "1 Mbit/s" }',
+            (
+                "5: fabric.link.rate: A queue of 10 ms at 1000000 bit/s holds 1250 bytes, less than one frame as the "
+                "kernel sends it (70000 bytes): ask for a queue of at least 560 ms, or for a higher rate."
+            ),
+        ),
+        (
+            "[guest]",
+            "[fabric.links]\ns1 = {}\n[guest]",
+            ('7: fabric.links.s1: names no link; write two nodes as "s1-s2", or as "s1>s2" for that direction alone.'),
+        ),
+        (
+            "[guest]",
+            '[fabric.links]\n"s1>s2" = { loss = 3 }\n[guest]',
+            ('7: fabric.links.s1>s2.loss: 3 has no unit; write "3 %" if that is what you mean.'),
+        ),
+        (
+            "[guest]",
+            '[fabric.links]\ns1-s2 = { dealy = "1 ms" }\n[guest]',
+            ('7: fabric.links.s1-s2.dealy: there is no key "dealy" here; did you mean "delay"?'),
+        ),
+        (
+            "[guest]",
+            '[fabric.links]\ns1-s2 = { loss = "101 %" }\n[guest]',
+            ('7: fabric.links.s1-s2.loss: "101 %" is out of range: it must be at most 100 %.'),
+        ),
+        (
+            "[guest]",
+            '[fabric.links]\ns1-s2 = { reorder = "1 %" }\n[guest]',
+            (
+                "7: fabric.links.s1-s2.reorder: Frames can overtake others only on a link with a delay: give it one, "
+                "or no reordering."
+            ),
+        ),
+        (
             "[migration]",
             "[migration]\nrounds = 3",
             ('14: migration.rounds: the policy "tcp-timeout" takes no such parameter; it belongs to "fixed-rounds".'),
@@ -339,3 +380,27 @@ def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
         trial_of("clients.tools=fping+sockperf")
     assert '"300 ms" is too short for sockperf, which measures nothing in its first "2500 ms"' in str(error.value)
     trial_of("clients.tools=fping+sockperf", "phases.warm_up=2.5 s")
+
+
+def test_links_of_their_own_are_laid_over_all_links_and_may_be_factors(write):
+    text = GOOD.replace(
+        "[guest]", '[fabric.links]\ns1-s2 = { delay = ["5 ms", "20 ms"] }\n"c1>s1".loss = "0.1 %"\n[guest]'
+    )
+    plan = load_plan(write(text))
+    assert plan.factors == ("fabric.links.s1-s2.delay", "guest.dirty_rate", "migration.announce")
+    assert {setting.factors["fabric.links.s1-s2.delay"] for setting in plan.settings} == {"5 ms", "20 ms"}
+    delay, loss = plan.settings[0].settings.fabric.changes
+    assert (delay.link, delay.delay_ns, delay.loss_ppm) == ("s1-s2", 5_000_000, None)
+    assert (loss.link, loss.delay_ns, loss.loss_ppm) == ("c1>s1", None, 1000)
+    assert load_plan(write(plan.text)).settings == plan.settings
+    changed = load_plan(write(text), overrides=["fabric.links.s1-s2.loss=1 %"])
+    assert changed.settings[0].settings.fabric.changes[0].loss_ppm == 10_000
+    assert load_plan(write(changed.text)).settings == changed.settings
+
+
+def test_a_case_may_have_a_link_of_its_own(write):
+    plan = load_plan(write(GOOD.replace('migration.announce = "none"', 'fabric.links.s1-s2.loss = "1 %"')))
+    by_case = {setting.case: setting for setting in plan.settings}
+    assert by_case["silent"].factors["fabric.links.s1-s2.loss"] == "1 %"
+    assert by_case["announced"].factors["fabric.links.s1-s2.loss"] is None
+    assert by_case["announced"].settings.fabric.changes == ()

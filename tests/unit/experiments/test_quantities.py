@@ -10,6 +10,7 @@ from unnoticed.experiments.planning.quantities import (
     DIMENSIONS,
     DURATION,
     FREQUENCY,
+    SHARE,
     SIZE,
     QuantityError,
     parse,
@@ -36,6 +37,9 @@ dimensions = st.sampled_from(DIMENSIONS)
         ("1 kHz", FREQUENCY, 1000),
         (" 20  Hz ", FREQUENCY, 20),
         ("20Hz", FREQUENCY, 20),
+        ("1 %", SHARE, 10_000),
+        ("0.25%", SHARE, 2_500),
+        ("5 ppm", SHARE, 5),
     ],
 )
 def test_a_number_and_a_unit_of_the_table_are_read_exactly(text, dimension, value):
@@ -51,6 +55,8 @@ def test_a_number_and_a_unit_of_the_table_are_read_exactly(text, dimension, valu
         ("5M", BIT_RATE, 'the unit of "5M" is not exact; write "5 Mbit/s".'),
         ("256 MB", SIZE, 'the unit of "256 MB" is not exact; write "256 MiB" (1 MiB is 2^20 bytes).'),
         ("20 MB/s", BYTE_RATE, 'the unit of "20 MB/s" is not exact; write "20 MiB/s" (1 MiB is 2^20 bytes).'),
+        ("1 percent", SHARE, 'the unit of "1 percent" is not exact; write "1 %".'),
+        ("0.00001 %", SHARE, '"0.00001 %" is not a whole number of ppm; use a coarser value.'),
         ("250", DURATION, '"250" has no unit; write "250 ms" if that is what you mean.'),
         (250, DURATION, '250 has no unit; write "250 ms" if that is what you mean.'),
         ("1 gbit/s", BIT_RATE, 'the unit of "1 gbit/s" is not exact; write "1 Gbit/s".'),
