@@ -69,6 +69,9 @@ def command(
     if bench_name == "live":
         check_tools(plan)
         own_root.enter()
+        from unnoticed.experiments.live import check_fabrics
+
+        check_fabrics(plan)
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 
     if resume:
