@@ -14,7 +14,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """The nodes of a topology, and its links in the order in which they were added."""
+    """The nodes of a topology, and its links in the order in which Mininet makes them."""
 
     hosts: tuple[str, ...]
     switches: tuple[str, ...]
@@ -23,7 +23,7 @@ class Wiring:
     @classmethod
     def of(cls, topo: Any) -> Wiring:
         """That of a Mininet topology."""
-        return cls(hosts=tuple(topo.hosts()), switches=tuple(topo.switches()), links=tuple(topo.links()))
+        return cls(hosts=tuple(topo.hosts()), switches=tuple(topo.switches()), links=tuple(topo.links(sort=True)))
 
     def kinds(self, roles: Roles) -> dict[str, str]:
         """What each node is, for names of links such as "clients-switches"."""
