@@ -25,7 +25,7 @@ from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.watch import Watch
 from unnoticed.probes.tools import TOOLS, output_name
-from unnoticed.topology.fabric import Fabric
+from unnoticed.topology.fabric import Fabric, Place
 
 _START_S = 30.0  # longest wait for a process to be ready, on a machine under load
 _MIGRATION_S = 300.0
@@ -89,7 +89,7 @@ class Cast:
         self._agents[source].command(
             "migrate",
             number=number,
-            destination=self._fabric.places[destination].ipv4,
+            destination=self._host(destination).ipv4,
             mode=migration.mode,
             policy=migration.policy or "none",
             parameters=migration.policy_parameters,
@@ -150,7 +150,7 @@ class Cast:
         places, clients = self._fabric.places, self._fabric.clients
         captures = self._folder / "captures"
         captures.mkdir()
-        points = [*clients, "guest-a", "guest-b", "a"]
+        points = {name: places[name] for name in (*clients, "guest-a", "guest-b")} | {"a": self._host("a")}
         self._observer = self.start_child(
             None,
             "observer",
@@ -158,11 +158,11 @@ class Cast:
             points=[
                 {
                     "name": name,
-                    "pid": places[name].pid,
-                    "interface": places[name].interface,
+                    "pid": place.pid,
+                    "interface": place.interface,
                     "file": str(captures / f"{name}.pcap"),
                 }
-                for name in points
+                for name, place in points.items()
             ],
             switches=[
                 {"name": name, "pid": switch.pid, "toward": dict(switch.ports)}
@@ -173,10 +173,10 @@ class Cast:
         )
         self._agents = self._start_agents()
         echo = self.start_child(
-            "control",
+            self._fabric.control,
             "control",
             "probes.echo",
-            ip=places["control"].ipv4,
+            ip=places[self._fabric.control].ipv4,
             port=workload.PROBE_PORT,
             realtime=True,
             events=self._events,
@@ -199,6 +199,10 @@ class Cast:
             self.watch.wait_reply(child, "ready", _START_S)
         self._guest_pid = int(self.watch.wait_reply(self._agents["a"], "booted", _START_S)["pid"])
 
+    def _host(self, role: str) -> Place:
+        """The host that records call a or b."""
+        return self._fabric.places[self._fabric.hosts[role]]
+
     def _start_agents(self) -> dict[str, Child]:
         places, key = self._fabric.places, secrets.token_hex(32)
         agents: dict[str, Child] = {}
@@ -207,11 +211,11 @@ class Cast:
             names = ("garp", self._trial.settings.migration.announce)
             frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
             agents[place] = self.start_child(
-                place,
+                self._fabric.hosts[place],
                 f"agent-{place}",
                 "agents.agent",
                 place=place,
-                address=places[place].ipv4,
+                address=self._host(place).ipv4,
                 key=key,
                 guest_pid=guest.pid,
                 gate="guest",
@@ -229,7 +233,7 @@ class Cast:
 
     def _start_prober(self, client: str) -> Child:
         places = self._fabric.places
-        targets = [(GUEST_STREAM, places["guest-a"].ipv4), (CONTROL_STREAM, places["control"].ipv4)]
+        targets = [(GUEST_STREAM, places["guest-a"].ipv4), (CONTROL_STREAM, places[self._fabric.control].ipv4)]
         return self.start_child(
             client,
             f"{client}-prober",

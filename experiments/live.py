@@ -10,26 +10,62 @@ import json
 from pathlib import Path
 
 from unnoticed.clock import realtime_offset_ns
-from unnoticed.errors import RecordError
+from unnoticed.errors import PlanError, RecordError
 from unnoticed.events import EventLog
 from unnoticed.experiments.bench import Progress
 from unnoticed.experiments.cast import Cast
 from unnoticed.experiments.interrupts import shielded
+from unnoticed.experiments.planning.checks import MOST_CONNECTIONS
 from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.plan import Plan
 from unnoticed.experiments.planning.settings import Settings
-from unnoticed.topology.fabric import Fabric, FabricSpec
+from unnoticed.topology.fabric import Fabric, FabricSpec, check_design
+from unnoticed.topology.roles import Roles
 from unnoticed.topology.runs import Run
+from unnoticed.topology.spec import is_own
+from unnoticed.topology.switching import Switching
+
+
+def spec_for(settings: Settings) -> FabricSpec:
+    """The fabric that the settings ask for. Of a topology of the user's own all clients draw load, unless counted."""
+    fabric = settings.fabric
+    counted = "count" in settings.clients.model_fields_set or not is_own(fabric.shape)
+    return FabricSpec(
+        shape=fabric.shape,
+        clients=settings.clients.count if counted else None,
+        roles=Roles(source=fabric.source, destination=fabric.destination, control=fabric.control),
+        switching=Switching(stp=fabric.switch.stp),
+        **fabric.link.model_dump(),
+        links=fabric.changes,
+    )
+
+
+def check_fabrics(plan: Plan) -> None:
+    """See that there is a topology for every setting of a plan, with all that the setting counts on.
+
+    Raises PlanError with one sentence for each mistake.
+    """
+    problems: dict[str, None] = {}
+    for setting in plan.settings:
+        try:
+            clients = len(check_design(spec_for(setting.settings)))
+        except PlanError as error:
+            problems |= dict.fromkeys(error.problems)
+            continue
+        load = setting.settings.clients
+        connections = clients * load.connections // load.count
+        if connections > MOST_CONNECTIONS:
+            problems[
+                f"clients: the {clients} clients of {setting.settings.fabric.shape} make {connections} connections; "
+                f"the guest holds at most {MOST_CONNECTIONS}: let fewer of them draw load, by clients.count."
+            ] = None
+    if problems:
+        raise PlanError(*problems)
 
 
 def fabric_for(settings: Settings, *, run_id: str) -> Fabric:
     """The fabric that the settings ask for; it is not yet up."""
-    spec = FabricSpec(
-        shape=settings.fabric.shape,
-        clients=settings.clients.count,
-        **settings.fabric.link.model_dump(),
-        links=settings.fabric.changes,
-    )
-    return Fabric(spec, run_id=run_id)
+    return Fabric(spec_for(settings), run_id=run_id)
 
 
 class LiveBench:

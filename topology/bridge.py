@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnoticed.errors import FabricError
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.quietly import Switch
+from unnoticed.topology.switching import differences
 
 BRIDGE = "br0"  # the bridge's name in every switch and host; each has a namespace of its own
 GUEST_PORT = "guest"  # the port of a host's bridge that leads to the guest
 DISABLED = 0
 FORWARDING = 3
+BLOCKING = 4
 _CARRIER_TIMEOUT_S = 10.0
 _POLL_S = 0.001
 
 
-def bridge_lines(*, mac: str, ports: Sequence[str]) -> list[str]:
+def bridge_lines(*, mac: str, ports: Sequence[str], options: Mapping[str, int]) -> list[str]:
     """Lines for `ip -batch` that make the bridge over `ports` and bring all of it up.
 
-    No spanning tree and no delay: a port forwards as soon as it has a carrier. No multicast snooping: with nobody to
-    query, it would only make the fate of a frame depend on its age. A fixed MAC: else it follows the ports'.
+    `options` are those of `Switching.options`. A fixed MAC: else it follows the ports'.
     """
+    words = " ".join(f"{name} {value}" for name, value in options.items())
     return [
-        f"link add name {BRIDGE} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link add name {BRIDGE} address {mac} type bridge {words}",
         *(f"link set dev {port} master {BRIDGE}" for port in ports),
         *(f"link set dev {port} up" for port in ports),
         f"link set dev {BRIDGE} up",
@@ -45,15 +47,12 @@ def prepare_bridging() -> None:
         set_sysctl(f"net/bridge/bridge-nf-call-{family}", "0", optional=True)
 
 
-def check_bridge(links: Sequence[dict[str, Any]], *, where: str, ports: Sequence[str]) -> None:
+def check_bridge(
+    links: Sequence[dict[str, Any]], *, where: str, ports: Sequence[str], options: Mapping[str, int]
+) -> None:
     """Raise FabricError unless `links` (of `ip -d -j link show`) has the bridge as `bridge_lines` makes it."""
     by_name = {link["ifname"]: link for link in links}
-    data = by_name.get(BRIDGE, {}).get("linkinfo", {}).get("info_data", {})
-    asked = {"stp_state": 0, "forward_delay": 0, "mcast_snooping": 0}
-    problems = [
-        f"{key} is {data.get(key)} instead of {value}" for key, value in asked.items() if data.get(key) != value
-    ]
-    problems += [f"{key} is 1" for key in data if key.startswith("nf_call_") and data[key]]
+    problems = differences(options, by_name.get(BRIDGE, {}).get("linkinfo", {}).get("info_data", {}))
     problems += [f"{port} is not its port" for port in ports if by_name.get(port, {}).get("master") != BRIDGE]
     if problems:
         raise FabricError(f"The bridge of {where} is not what was asked for: {'; '.join(problems)}.")
@@ -62,6 +61,19 @@ def check_bridge(links: Sequence[dict[str, Any]], *, where: str, ports: Sequence
 def port_state(pid: int, port: str) -> int:
     """The state of a bridge port in the namespace of `pid`: 0 disabled, 3 forwarding. Raises FabricError."""
     return int(read_device(pid, port, "brport/state"))
+
+
+def topology_changes(pid: int) -> bool:
+    """Whether the bridge in the namespace of `pid` was told by its root that the spanning tree changes.
+
+    While it is, it lets addresses age within one forward delay instead of its ageing time. Raises FabricError.
+    """
+    return read_device(pid, BRIDGE, "bridge/topology_change") != "0"
+
+
+def has_detected_a_change(pid: int) -> bool:
+    """Whether the bridge in the namespace of `pid` has something to tell its root. Raises FabricError."""
+    return read_device(pid, BRIDGE, "bridge/topology_change_detected") != "0"
 
 
 def forwarding_port(pid: int, mac: str) -> str | None:
@@ -78,13 +90,15 @@ def forwarding_port(pid: int, mac: str) -> str | None:
     return next((str(entry["ifname"]) for entry in found if entry["mac"] == mac and "master" in entry), None)
 
 
-def wait_until(condition: Callable[[], bool], *, what: str) -> None:
+def wait_until(
+    condition: Callable[[], bool], *, what: str, timeout_s: float = _CARRIER_TIMEOUT_S, poll_s: float = _POLL_S
+) -> None:
     """Poll `condition` until it holds. Raises FabricError saying that `what` did not happen."""
-    deadline = time.monotonic() + _CARRIER_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise FabricError(f"{what} within {_CARRIER_TIMEOUT_S:g} s.")
-        time.sleep(_POLL_S)
+            raise FabricError(f"{what} within {timeout_s:g} s.")
+        time.sleep(poll_s)
 
 
 def set_gate(state: int, *, where: str) -> None:
@@ -115,7 +129,8 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
         params["inNamespace"] = True  # Mininet.addSwitch passes False
         if not params.get("dpid"):
             params["dpid"] = f"{zlib.crc32(name.encode()):x}"  # unused here, but Switch derives it from digits in names
-        self.bridge_mac = str(params.pop("bridge_mac", "02:77:01:ff:ff:ff"))
+        self._bridge_mac: str = params.pop("bridge_mac")
+        self._options: Mapping[str, int] = params.pop("options")
         super().__init__(name, **params)
 
     @classmethod
@@ -126,8 +141,9 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
         """Make the bridge; to be called inside the namespace. Raises FabricError."""
         ports = self.intfNames()
         prepare_bridging()
-        output = run_batch(["ip", "-d", "-j"], [*bridge_lines(mac=self.bridge_mac, ports=ports), "link show"])
-        check_bridge(json_documents(output)[-1], where=self.name, ports=ports)
+        lines = bridge_lines(mac=self._bridge_mac, ports=ports, options=self._options)
+        output = run_batch(["ip", "-d", "-j"], [*lines, "link show"])
+        check_bridge(json_documents(output)[-1], where=self.name, ports=ports, options=self._options)
 
     def start(self, _controllers: Sequence[Any]) -> None:
         """Make the bridge, as Mininet's own start expects of a switch."""

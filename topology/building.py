@@ -11,30 +11,65 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from unnoticed.errors import FabricError
+from unnoticed.errors import FabricError, PlanError
 from unnoticed.topology import emulator
 from unnoticed.topology.addresses import PREFIX_LENGTH
 from unnoticed.topology.bridge import (
+    BLOCKING,
     BRIDGE,
     DISABLED,
     FORWARDING,
     bridge_lines,
     check_bridge,
+    has_detected_a_change,
     port_state,
     prepare_bridging,
     set_gate,
+    topology_changes,
     wait_until,
 )
 from unnoticed.topology.direction import Direction, directions
 from unnoticed.topology.emulator import Emulator, Passage
 from unnoticed.topology.link import End, make_veths, send_single_frames, shape, steer
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
-from unnoticed.topology.network import Network
+from unnoticed.topology.network import DEFAULT_PRIORITY, Network
 from unnoticed.topology.offloads import compute_checksums
 from unnoticed.topology.quietly import Topo
-from unnoticed.topology.shapes import Roles, make_topo
+from unnoticed.topology.requirements import fit, wants_tree
+from unnoticed.topology.shapes import make_topo
 from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
+from unnoticed.topology.sweeper import Sweeper
+from unnoticed.topology.switching import Switching
+from unnoticed.topology.wiring import Wiring, spans
+
+_TREE_GRACE_S = 10.0
+_TREE_POLL_S = 0.05
+_HOST_BRIDGE = Switching().options(stp=False, priority=DEFAULT_PRIORITY)  # one uplink, and the guest: no loop
+
+
+def design(spec: FabricSpec, *, topo: Topo | None = None) -> tuple[Topo, Wiring]:
+    """The topology that is asked for, seen to be one that a fabric can be made of. Raises PlanError."""
+    name = f"the topology {spec.shape}" if topo is None else type(topo).__name__
+    topo = topo or make_topo(spec.shape, clients=spec.clients or 1)
+    wiring = fit(topo, spec.roles, topology=name)
+    clients = len(spec.roles.clients(wiring.hosts))
+    if spec.clients is not None and spec.clients > clients:
+        raise PlanError(f"clients.count: {name} has {clients} hosts that can be clients, fewer than {spec.clients}.")
+    has_tree(spec, topo, wiring)
+    directions(wiring.links, base=spec.direction, changes=spec.links, kinds=wiring.kinds(spec.roles))
+    return topo, wiring
+
+
+def has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:
+    """Whether the switches are to run a spanning tree. Raises PlanError where a loop would have none."""
+    asked = spec.switching.stp
+    if asked is False and wiring.loop:
+        way = " - ".join((*wiring.loop, wiring.loop[0]))
+        raise PlanError(
+            f"fabric.switch.stp: without a spanning tree a broadcast would go round and round over {way}; leave it out."
+        )
+    return bool(wiring.loop) or wants_tree(topo) if asked is None else asked
 
 
 class Building:
@@ -43,9 +78,11 @@ class Building:
     `links` has, for each link of the network, its two ends with what was read back of their shaping.
     """
 
-    def __init__(self, spec: FabricSpec, *, topo: Topo | None, roles: Roles | None) -> None:
-        self.topo = topo or make_topo(spec.shape, clients=spec.clients)
-        self.network = Network(self.topo, roles or Roles())
+    def __init__(self, spec: FabricSpec, *, topo: Topo | None = None) -> None:
+        self.topo, self.wiring = design(spec, topo=topo)
+        self.has_tree = has_tree(spec, self.topo, self.wiring)
+        self.network = Network(self.topo, spec.roles, switching=spec.switching, stp=self.has_tree)
+        self.clients = self.network.clients[: spec.clients]
         self.places: dict[str, Place] = {}
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
@@ -56,6 +93,7 @@ class Building:
         self._detours: dict[tuple[End, End], tuple[End, End]] = {}
         self.rps_mask = sum(1 << cpu for cpu in os.sched_getaffinity(0))
         self._spec = spec
+        self._sweeper: Sweeper | None = None
 
     def build(self, marks: Mapping[str, str]) -> None:
         """Build it all; the node shells carry `marks` in their environment. Raises FabricError."""
@@ -75,10 +113,22 @@ class Building:
         self._emulate()
         for end in self._ends():
             steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
-        network.configHosts()  # nothing for ours; hosts of a user's own class have something to do here
-        wait_until(self._is_up, what="The links of the fabric did not come up")
+        if self.has_tree:
+            limit_s = self._spec.switching.convergence_ns / 1e9 + _TREE_GRACE_S
+            what = "The switches of the fabric did not agree on a spanning tree"
+            wait_until(self._tree_stands, what=what, timeout_s=limit_s, poll_s=_TREE_POLL_S)
+            self._sweeper = Sweeper([switch.pid for switch in self.switches.values()])
+            self._sweeper.start()
+        else:
+            wait_until(self._is_up, what="The links of the fabric did not come up")
         gates = {network.roles.source: FORWARDING, network.roles.destination: DISABLED}
         run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
+
+    def release(self) -> None:
+        """Leave the nodes alone from now on; before their processes are ended. May be repeated."""
+        if self._sweeper is not None:
+            self._sweeper.stop()
+            self._sweeper = None
 
     def pairs(self) -> list[tuple[str, str]]:
         """Who must reach whom: hosts, guest and control each other; clients the guest and control.
@@ -87,10 +137,10 @@ class Building:
         (net.ipv4.neigh.default.gc_thresh3), and pairs that never talk would fill it.
         """
         network, roles = self.network, self.network.roles
-        served = [network.bridged[roles.source], *([roles.control] if roles.control is not None else [])]
+        served = [network.bridged[roles.source], roles.control_name]
         servers = [*served, roles.source, roles.destination]
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
-        return pairs + [(client, server) for client in network.clients for server in served]
+        return pairs + [(client, server) for client in self.clients for server in served]
 
     def close(self) -> None:
         """End what is no process of the fabric's own accord: the emulator's relay."""
@@ -105,6 +155,32 @@ class Building:
         bridges = (*self.switches.values(), *self.host_bridges.values())
         return all(read_device(end.pid, end.interface, "operstate") == "up" for end in self._ends()) and all(
             port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports
+        )
+
+    def _tree_stands(self) -> bool:
+        """Whether the ports that forward make a spanning tree, and nobody speaks of a change any more."""
+        states = {
+            (switch.name, port): port_state(switch.pid, port)
+            for switch in self.switches.values()
+            for port in switch.ports
+        }
+        trunks, working = [], []
+        for link in self.network.links:
+            nodes = tuple(end.node for end in link.ends)
+            forwards = [states.get((end.node, end.interface), FORWARDING) == FORWARDING for end in link.ends]
+            if set(nodes) <= set(self.switches):
+                trunks.append(nodes)
+                if all(forwards):
+                    working.append(nodes)
+            elif not all(forwards):
+                return False
+        settled = set(states.values()) <= {FORWARDING, BLOCKING}
+        return (
+            settled
+            and spans(tuple(self.switches), working, of=trunks)
+            and not any(
+                topology_changes(switch.pid) or has_detected_a_change(switch.pid) for switch in self.switches.values()
+            )
         )
 
     def _name_places(self) -> None:
@@ -132,7 +208,7 @@ class Building:
         lines = ["link set dev lo up"]
         if name in self.host_bridges:
             prepare_bridging()
-            lines += bridge_lines(mac=place.mac, ports=interfaces)
+            lines += bridge_lines(mac=place.mac, ports=interfaces, options=_HOST_BRIDGE)
         else:
             lines += [f"link set dev {interface} up" for interface in interfaces]
         lines.append(f"address add {place.ipv4}/{PREFIX_LENGTH} broadcast + dev {place.interface}")
@@ -145,7 +221,7 @@ class Building:
             ]
         links = json_documents(run_batch(["ip", "-d", "-j"], [*lines, "address show"]))[-1]
         if name in self.host_bridges:
-            check_bridge(links, where=name, ports=interfaces)
+            check_bridge(links, where=name, ports=interfaces, options=_HOST_BRIDGE)
         found = [
             (link["address"], address["local"], address["prefixlen"])
             for link in links
@@ -163,7 +239,9 @@ class Building:
         network, guests = self.network, set(self.network.bridged.values())
         self._asked_links = [link.ends for link in network.links if not guests & {end.node for end in link.ends}]
         pairs = [(one.node, other.node) for one, other in self._asked_links]
-        asked = directions(pairs, base=self._spec.direction, changes=self._spec.links, kinds=network.kinds())
+        asked = directions(
+            pairs, base=self._spec.direction, changes=self._spec.links, kinds=self.wiring.kinds(self._spec.roles)
+        )
         for ends, both in zip(self._asked_links, asked, strict=True):
             self._asked |= {(end.node, end.interface): direction for end, direction in zip(ends, both, strict=True)}
         impaired = [

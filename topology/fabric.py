@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 from unnoticed.errors import FabricError, MachineError
 from unnoticed.topology.processes import end_processes, marked_processes
 from unnoticed.topology.reachability import check_reachability
+from unnoticed.topology.roles import DESTINATION, SOURCE
 from unnoticed.topology.runs import FABRIC_MARK, RUN_MARK, RUNNER_MARK, Runner, new_id
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 
-if TYPE_CHECKING:  # both import Mininet, which is done only when a fabric starts
+if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
     from unnoticed.topology.building import Building
     from unnoticed.topology.emulator import Emulator
-    from unnoticed.topology.shapes import Roles
 
 _MNEXEC_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 10.0
 
-__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_machine"]
+__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_design", "check_machine"]
 
 
 @functools.cache
@@ -53,19 +53,34 @@ def check_machine() -> None:
         )
 
 
+def check_design(spec: FabricSpec) -> tuple[str, ...]:
+    """See that there is a topology as asked for and that a fabric can be made of it; the clients it would have.
+
+    Needs no root. Raises PlanError, or MachineError without Mininet.
+    """
+    try:
+        from unnoticed.topology.building import design
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"There is no {error.name} for this Python: install Debian's mininet, and run scripts/setup."
+        ) from error
+    _, wiring = design(spec)
+    return tuple(spec.roles.clients(wiring.hosts)[: spec.clients])
+
+
 class Fabric:
     """A network of one shape, from `start` to `stop`; a context manager.
 
     Every process in it carries the run's id (`runs`), so that `clean` can remove what is left if this process is
-    killed. `topo` and `roles` replace the stock shape by any Mininet topology with two hosts named.
+    killed. `topo` replaces the shape by any Mininet topology that has the hosts of the roles.
     """
 
-    def __init__(self, spec: FabricSpec, *, run_id: str, topo: Any = None, roles: Roles | None = None) -> None:
+    def __init__(self, spec: FabricSpec, *, run_id: str, topo: Any = None) -> None:
         self.spec = spec
         self.run_id = run_id
         self.id = new_id()
         self.start_s = 0.0  # how long it took to start
-        self._topo, self._roles = topo, roles
+        self._topo = topo
         self._building: Building | None = None
 
     @property
@@ -85,8 +100,18 @@ class Fabric:
 
     @property
     def clients(self) -> tuple[str, ...]:
-        """The names of the clients, in natural order."""
-        return tuple(self._building.network.clients) if self._building else ()
+        """The names of the clients that are to draw load, in natural order."""
+        return tuple(self._building.clients) if self._building else ()
+
+    @property
+    def hosts(self) -> Mapping[str, str]:
+        """What the topology calls the hosts that records call a and b."""
+        return MappingProxyType({SOURCE: self.spec.roles.source, DESTINATION: self.spec.roles.destination})
+
+    @property
+    def control(self) -> str:
+        """What the topology calls the server that never migrates."""
+        return self.spec.roles.control_name
 
     @property
     def network(self) -> Any:
@@ -105,7 +130,7 @@ class Fabric:
         from unnoticed.topology.building import Building
 
         try:
-            self._building = Building(self.spec, topo=self._topo, roles=self._roles)
+            self._building = Building(self.spec, topo=self._topo)
             self._building.build(self._marks())
             self.check_reachability()
         except BaseException:
@@ -118,9 +143,10 @@ class Fabric:
 
         Raises FabricError if a process does not end.
         """
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
         if self._building is not None:
+            self._building.release()
             self._building.close()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         while processes := [each for each in marked_processes(FABRIC_MARK) if each.marks[FABRIC_MARK] == self.id]:
             if time.monotonic() > deadline:
                 names = ", ".join(f"{each.name} ({each.pid})" for each in processes)
@@ -194,6 +220,8 @@ class Fabric:
             "asked": asdict(self.spec),
             "start_s": self.start_s,
             "rps_cpus": f"{self._building.rps_mask:x}" if self._building else "",
+            "clients": list(self.clients),
+            "spanning_tree": self._building.has_tree if self._building else False,
             "places": {name: asdict(place) for name, place in self.places.items()},
             "switches": bridges(self.switches),
             "host_bridges": bridges(self.host_bridges),

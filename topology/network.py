@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from unnoticed.errors import FabricError
 from unnoticed.topology import addresses, emulator
 from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import GUEST_PORT, BridgeSwitch
 from unnoticed.topology.link import PlainHost, PlainIntf, VethLink
 from unnoticed.topology.quietly import Mininet, Node, Topo
-from unnoticed.topology.shapes import Roles
+from unnoticed.topology.roles import GUEST_DESTINATION, GUEST_SOURCE, Roles
+from unnoticed.topology.switching import Switching
 
 GUEST_INTERFACE = "eth0"
-GUEST_SOURCE, GUEST_DESTINATION = "guest-a", "guest-b"  # the guest's own network stack at source and destination
+DEFAULT_PRIORITY = 32768  # IEEE 802.1D
+_LINK_NAMES = ("port1", "port2", "intfName1", "intfName2")  # all that is taken of what a topology says of a link
 
 
 class Network(Mininet):  # type: ignore[misc]  # mininet has no types
     """Mininet over our own switches, links and hosts, with the guest's two namespaces attached."""
 
-    def __init__(self, topo: Topo, roles: Roles) -> None:
+    def __init__(self, topo: Topo, roles: Roles, *, switching: Switching, stp: bool) -> None:
         self.roles = roles
-        hosts = topo.hosts()
-        roles.check(hosts)
-        self.places: dict[str, Address] = {roles.source: addresses.SOURCE, roles.destination: addresses.DESTINATION}
-        if roles.control is not None:
-            self.places[roles.control] = addresses.CONTROL
-        self.clients = roles.clients(hosts)
+        self._switching, self._stp = switching, stp
+        self.places: dict[str, Address] = {
+            roles.source: addresses.SOURCE,
+            roles.destination: addresses.DESTINATION,
+            roles.control_name: addresses.CONTROL,
+        }
+        self.clients = roles.clients(topo.hosts())
         self.places |= {name: addresses.client(number) for number, name in enumerate(self.clients, start=1)}
         self._ports = 0
         self._emulator: Any = None
@@ -66,25 +68,24 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """Every node that has a shell: switches, hosts, and the emulator if there is one."""
         return [*self.switches, *self.hosts, *([self._emulator] if self._emulator is not None else [])]
 
-    def kinds(self) -> dict[str, str]:
-        """What each node is, for names of links such as "clients-switches"."""
-        kinds = {switch.name: "switches" for switch in self.switches} | dict.fromkeys(self.clients, "clients")
-        kinds |= dict.fromkeys((self.roles.source, self.roles.destination), "hosts")
-        return kinds | ({self.roles.control: "control"} if self.roles.control is not None else {})
+    def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: ARG002, N802  # Mininet's
+        """Add a switch of ours, whatever class the topology gives it, with a bridge address of its own."""
+        mine = {
+            "bridge_mac": self.port_mac(),
+            "options": self._switching.options(stp=self._stp, priority=params.get("prio") or DEFAULT_PRIORITY),
+        }
+        return super().addSwitch(name, cls=BridgeSwitch, **mine)
 
-    def addSwitch(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: N802  # Mininet's name
-        """Add a switch, with a bridge address of its own."""
-        params.setdefault("bridge_mac", self.port_mac())
-        return super().addSwitch(name, cls=cls, **params)
+    def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: ARG002, N802  # Mininet's
+        """Add a host of ours; the fabric gives it its addresses."""
+        return super().addHost(name, cls=PlainHost)
 
     def addLink(self, node1: Any, node2: Any, *args: Any, **params: Any) -> Any:  # noqa: N802  # Mininet's name
-        """Add a link with addresses that are the same in every run. Raises FabricError if it is not one of ours."""
+        """Add a link of ours, whatever class the topology gives it, with addresses that are the same in every run."""
+        mine = {key: params[key] for key in _LINK_NAMES if key in params}
         for key, node in (("addr1", node1), ("addr2", node2)):
-            params.setdefault(key, self._mac(node if isinstance(node, str) else node.name))
-        link = super().addLink(node1, node2, *args, **params)
-        if not isinstance(link, VethLink):
-            raise FabricError(f"The link {link} is a {type(link).__name__}: a fabric makes its links itself.")
-        return link
+            mine[key] = self._mac(node if isinstance(node, str) else node.name)
+        return super().addLink(node1, node2, *args, **mine)
 
     def cleanup_nodes(self) -> None:
         """Let go of the node shells, which must have ended: close their terminals and wait for them."""

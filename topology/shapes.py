@@ -6,58 +6,39 @@ any topology of which two hosts are named as source and destination.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unnoticed.errors import PlanError
+from unnoticed.topology.own_topo import load_topo
 from unnoticed.topology.quietly import Topo
+from unnoticed.topology.roles import CONTROL, DESTINATION, SOURCE
+from unnoticed.topology.spec import is_own
+
+_ROOT_PRIORITY = 4096  # of the switch that is to be the root of the spanning tree; the others have 32768
 
 
-@dataclass(frozen=True, kw_only=True)
-class Roles:
-    """Which hosts of a topology play which part. Every other host is a client."""
+class Shape(Topo):  # type: ignore[misc]  # mininet has no types
+    """What the stock shapes share."""
 
-    source: str = "a"
-    destination: str = "b"
-    control: str | None = "control"
-
-    def clients(self, hosts: list[str]) -> list[str]:
-        """The clients among `hosts`, in natural order (c2 before c10)."""
-        taken = {self.source, self.destination, self.control}
-        return sorted((host for host in hosts if host not in taken), key=_natural)
-
-    def check(self, hosts: list[str]) -> None:
-        """Raise PlanError, with a sentence per mistake, unless every role is played by a host of its own."""
-        known = ", ".join(sorted(hosts, key=_natural))
-        problems = [
-            f"The topology has no host {name!r} to be the {role}; its hosts are {known}."
-            for role, name in (("source", self.source), ("destination", self.destination), ("control", self.control))
-            if name is not None and name not in hosts
-        ]
-        named = [name for name in (self.source, self.destination, self.control) if name is not None]
-        if len(set(named)) < len(named):
-            problems.append(f"Source, destination and control must be different hosts, not {', '.join(named)}.")
-        if problems:
-            raise PlanError(*problems)
+    def attach(self, *, source: str, destination: str, control: str, clients: int, to: Sequence[str]) -> None:
+        """Add the hosts at the switches named; clients go round robin over the switches `to`."""
+        for host, switch in ((SOURCE, source), (DESTINATION, destination), (CONTROL, control)):
+            self.addLink(self.addHost(host), switch)
+        for number in range(1, clients + 1):
+            self.addLink(self.addHost(f"c{number}"), to[(number - 1) % len(to)])
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", name)]
-
-
-class Single(Topo):  # type: ignore[misc]  # mininet has no types
+class Single(Shape):
     """Everybody on one switch, s1."""
 
     def build(self, clients: int = 1, **_options: Any) -> None:
         """Add the nodes and links; called by Topo's constructor."""
         self.addSwitch("s1")
-        for host in ("a", "b", "control", *(f"c{number}" for number in range(1, clients + 1))):
-            self.addLink(self.addHost(host), "s1")
+        self.attach(source="s1", destination="s1", control="s1", clients=clients, to=["s1"])
 
 
-class Tree(Topo):  # type: ignore[misc]
+class Tree(Shape):
     """s1 is the core; s2 (with a) and s3 (with b) hang below it.
 
     Control is on s1; clients go round robin over s1, s2 and s3, so that some share the source's switch, some the
@@ -67,21 +48,52 @@ class Tree(Topo):  # type: ignore[misc]
     def build(self, clients: int = 1, **_options: Any) -> None:
         """Add the nodes and links; called by Topo's constructor."""
         switches = [self.addSwitch(name) for name in ("s1", "s2", "s3")]
-        core = switches[0]
         for below in switches[1:]:
-            self.addLink(core, below)
-        self.addLink(self.addHost("a"), "s2")
-        self.addLink(self.addHost("b"), "s3")
-        self.addLink(self.addHost("control"), core)
-        for number in range(1, clients + 1):
-            self.addLink(self.addHost(f"c{number}"), switches[(number - 1) % len(switches)])
+            self.addLink(switches[0], below)
+        self.attach(source="s2", destination="s3", control="s1", clients=clients, to=switches)
 
 
-SHAPES: dict[str, Callable[..., Topo]] = {"single": Single, "tree": Tree}
+class Ring(Shape):
+    """s1, s2, s3, s4 and back to s1, with a spanning tree rooted at s1: the link between s3 and s4 is its spare.
+
+    A is on s2, b on s4, so that the guest moves through the root; control is on s1, clients go round robin over all.
+    The tree is IEEE 802.1D's, as the Linux bridge has it: it takes seconds to stand again after a link is lost.
+    """
+
+    def build(self, clients: int = 1, **_options: Any) -> None:
+        """Add the nodes and links; called by Topo's constructor."""
+        switches = [self.addSwitch("s1", prio=_ROOT_PRIORITY)]
+        switches += [self.addSwitch(name) for name in ("s2", "s3", "s4")]
+        for one, other in (("s1", "s2"), ("s2", "s3"), ("s3", "s4"), ("s4", "s1")):
+            self.addLink(one, other)
+        self.attach(source="s2", destination="s4", control="s1", clients=clients, to=switches)
+
+
+class LeafSpine(Shape):
+    """Three leaves, each linked to both of two spines; a, b and control on a leaf each, clients round robin over all.
+
+    Loops are avoided by a spanning tree rooted at spine1, so spine2 is a spare and carries nothing until spine1 is
+    lost. Routing between the leaves would use both, but a guest that keeps its address cannot move across a router:
+    that takes an overlay, which would be what is measured then.
+    """
+
+    def build(self, clients: int = 1, **_options: Any) -> None:
+        """Add the nodes and links; called by Topo's constructor."""
+        spines = [self.addSwitch("spine1", prio=_ROOT_PRIORITY), self.addSwitch("spine2", prio=2 * _ROOT_PRIORITY)]
+        leaves = [self.addSwitch(f"leaf{number}") for number in (1, 2, 3)]
+        for spine in spines:
+            for leaf in leaves:
+                self.addLink(spine, leaf)
+        self.attach(source="leaf1", destination="leaf2", control="leaf3", clients=clients, to=leaves)
+
+
+SHAPES: dict[str, Callable[..., Topo]] = {"single": Single, "tree": Tree, "ring": Ring, "leaf-spine": LeafSpine}
 
 
 def make_topo(shape: str, *, clients: int) -> Topo:
-    """A topology of a stock shape. Raises PlanError if there is no such shape."""
+    """A topology of a stock shape, with that many clients, or one of the user's own. Raises PlanError."""
+    if is_own(shape):
+        return load_topo(shape)
     if shape not in SHAPES:
         raise PlanError(f"There is no shape {shape!r}; the shapes are {', '.join(SHAPES)}.")
     return SHAPES[shape](clients=clients)

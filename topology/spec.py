@@ -9,15 +9,26 @@ from typing import Literal
 from unnoticed.errors import PlanError
 from unnoticed.topology.addresses import CLIENTS_MAXIMUM
 from unnoticed.topology.direction import Direction, LinkChange
+from unnoticed.topology.roles import Roles
 from unnoticed.topology.shaping import Shaping
+from unnoticed.topology.switching import Switching
+
+STOCK_SHAPES = ("single", "tree", "ring", "leaf-spine")
+
+
+def is_own(shape: str) -> bool:
+    """Whether a shape is a topology of the user's own, "file.py:Name" or "module:Name"."""
+    return ":" in shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class FabricSpec:
     """What a fabric is asked to be. Raises PlanError where a value cannot be."""
 
-    shape: str = "tree"
-    clients: int = 1  # of a stock shape; with a topology of the user's it has no effect
+    shape: str = "tree"  # a stock shape, or a topology of the user's own
+    clients: int | None = 1  # how many draw load; None, for the user's own: all that the topology has
+    roles: Roles = field(default_factory=Roles)
+    switching: Switching = field(default_factory=Switching)
     rate_bit_per_s: int | None = 1_000_000_000  # of each direction of each link, in Ethernet frames; None: unshaped
     queue_ns: int = 10_000_000  # length of each link's queue, as time at its rate; no effect when unshaped
     delay_ns: int = 0  # of each direction of each link; see Direction
@@ -31,7 +42,9 @@ class FabricSpec:
     guest_neighbours: Literal["static", "dynamic"] = "static"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.clients <= CLIENTS_MAXIMUM:
+        if self.clients is None and not is_own(self.shape):
+            raise PlanError(f"The shape {self.shape} needs a number of clients.")
+        if self.clients is not None and not 1 <= self.clients <= CLIENTS_MAXIMUM:
             raise PlanError(f"A fabric has 1 to {CLIENTS_MAXIMUM} clients, not {self.clients}.")
         for change in (None, *self.links):
             _ = self.direction if change is None else change.applied(self.direction)

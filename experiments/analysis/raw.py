@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,17 @@ class RawRecords:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self.clients = [f"c{number}" for number in range(1, settings.clients.count + 1)]
+
+    @cached_property
+    def clients(self) -> list[str]:
+        """The clients that drew load, in natural order: as the fabric's record names them, if there was a fabric."""
+        try:
+            named = json.loads((self.folder / "fabric.json").read_text()).get("clients")
+        except FileNotFoundError:
+            named = None
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{self.folder.name}: fabric.json cannot be read ({error}).") from error
+        return named or [f"c{number}" for number in range(1, self.settings.clients.count + 1)]
 
     @cached_property
     def events(self) -> list[Event]:

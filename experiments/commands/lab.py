@@ -40,6 +40,9 @@ def command(plan_name: str, out: Path | None, overrides: tuple[str, ...], case_n
             f"try: sudo unnoticed lab {plan_name}"
         )
     own_root.enter()
+    from unnoticed.experiments.live import check_fabrics
+
+    check_fabrics(plan)
     from unnoticed.experiments.interrupts import Terminated
     from unnoticed.experiments.lab.console import Console
     from unnoticed.experiments.lab.lab import Lab, lab_trial

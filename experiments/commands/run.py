@@ -70,6 +70,9 @@ def command(
         check_tools(plan)
         check_tracking(plan)
         own_root.enter()
+        from unnoticed.experiments.live import check_fabrics
+
+        check_fabrics(plan)
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
 
     if resume:

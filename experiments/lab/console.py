@@ -63,8 +63,7 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
 
     def do_migrate(self, _line: str) -> None:
         """Move the guest to the host where it is not, as the plan's migration says: migrate"""
-        other = "b" if self._lab.guest_at == "a" else "a"
-        title = f"migrating from {self._lab.guest_at} to {other}"
+        title = f"migrating from {self._lab.guest_at} to {self._lab.guest_to}"
         with self._live(title), shielded():  # half a migration is of no use to anybody
             migrated = self._lab.migrate()
         self._say("\n".join(migrated_lines(migrated)) + "\n")

@@ -132,15 +132,20 @@ class Lab:
 
     @property
     def guest_at(self) -> str:
-        """A or b: the host where the guest runs."""
-        return self.cast.guest_at
+        """The host where the guest runs, as the topology calls it."""
+        return self.fabric.hosts[self.cast.guest_at]
+
+    @property
+    def guest_to(self) -> str:
+        """The host that it would migrate to."""
+        return self.fabric.hosts["b" if self.cast.guest_at == "a" else "a"]
 
     def migrate(self) -> Migrated:
         """Migrate the guest to the other host, and wait for the end. Raises UnnoticedError if the guest is lost."""
         tail = EventTail(self.folder / "events.jsonl")
         for _ in tail.read():
             pass
-        source, begin = self.guest_at, now_ns()
+        source, destination, begin = self.guest_at, self.guest_to, now_ns()
         number, self._number = self._number, self._number + 1
         report = self.cast.migrate(number=number)
         end = now_ns()
@@ -153,7 +158,7 @@ class Lab:
             outcome=report["outcome"],
             reason=report.get("reason") or "",
             source=source,
-            destination="b" if source == "a" else "a",
+            destination=destination,
             took_ns=end - begin,
             blackout_ns=resumed["end_ns"] - paused["start_ns"] if paused and resumed else None,
             rounds=[event for event in mine if event["event"] == "round"],

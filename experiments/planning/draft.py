@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path as FilePath
 from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,8 +50,9 @@ TOP_LEVEL = (*Head.model_fields, *SECTIONS)
 class Draft:
     """A plan that is being checked. Take in the command line's changes by `override` and `put`, then `check`."""
 
-    def __init__(self, *, file: str, document: Document, lines: dict[Path, int]) -> None:
+    def __init__(self, *, file: str, folder: FilePath, document: Document, lines: dict[Path, int]) -> None:
         self.file = file
+        self._context = {"folder": folder}
         self.document = document
         self.overridden: dict[Path, str] = {}
         self.body: Document = {}
@@ -216,7 +218,7 @@ class Draft:
         for number, document in variants:
             for index, piece in slices(document):
                 try:
-                    Settings.model_validate(piece)
+                    Settings.model_validate(piece, context=self._context)
                 except ValidationError as error:
                     for detail in error.errors():
                         path = tuple(str(part) for part in detail["loc"])
@@ -250,7 +252,7 @@ class Draft:
                 remove(document, path)
             for point in points(document):
                 try:
-                    settings = Settings.model_validate(point)
+                    settings = Settings.model_validate(point, context=self._context)
                 except ValidationError:  # only where a whole section is wrong, which has been said
                     continue
                 for conflict in checks.conflicts(settings):

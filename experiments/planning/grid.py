@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -79,13 +80,13 @@ def points(document: Document) -> Iterator[Document]:
         yield point
 
 
-def settings_of(base: Document, cases: Sequence[Case]) -> tuple[Setting, ...]:
-    """All settings of the grid. The document must be valid."""
+def settings_of(base: Document, cases: Sequence[Case], *, folder: FilePath) -> tuple[Setting, ...]:
+    """All settings of the grid. The document must be valid; `folder` is the plan's, for files that it names."""
     names = factor_names(base, cases)
     result = []
     for case in cases:
         for point in points(merged(base, case.overrides)):
-            settings = Settings.model_validate(point)
+            settings = Settings.model_validate(point, context={"folder": folder})
             settings = settings.model_copy(update={"migration": fit_policy(settings.migration)})
             factors = {name: _as_written(point, settings, tuple(name.split("."))) for name in names}
             result.append(Setting(case=case.name, expected=case.expected, factors=factors, settings=settings))

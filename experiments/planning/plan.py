@@ -79,7 +79,7 @@ def load_plan(name_or_path: str | FilePath, *, overrides: Sequence[str] = (), re
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(_syntax_sentence(shown_name, text, error)) from error
-    draft = Draft(file=shown_name, document=document, lines=locate(text))
+    draft = Draft(file=shown_name, folder=source.parent, document=document, lines=locate(text))
     for override in overrides:
         draft.override(override)
     if repeats is not None:
@@ -93,7 +93,7 @@ def load_plan(name_or_path: str | FilePath, *, overrides: Sequence[str] = (), re
         question=head.question,
         repeats=head.repeats,
         seed=head.seed,
-        settings=settings_of(draft.body, draft.cases),
+        settings=settings_of(draft.body, draft.cases, folder=source.parent),
         factors=factor_names(draft.body, draft.cases),
         cases=tuple(case.name for case in draft.cases if case.name),
         clauses=tuple(head.clause),

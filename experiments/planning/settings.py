@@ -7,11 +7,13 @@ trial, so that the two cannot drift apart. Checks that concern several fields ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from unnoticed.experiments.planning.problems import one_of, shown, suggestion
 from unnoticed.experiments.planning.quantities import (
     BIT_RATE,
     BYTE_RATE,
@@ -25,6 +27,7 @@ from unnoticed.experiments.planning.quantities import (
 )
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import Direction, LinkChange
+from unnoticed.topology.spec import STOCK_SHAPES
 
 PAGE_BYTES = 4096
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
@@ -95,12 +98,49 @@ class LinkOverride(Section):
     duplicate_ppm: SharePpm | None = Field(alias="duplicate", default=None)
 
 
+def _read_shape(value: Any, info: ValidationInfo) -> Any:
+    """A stock shape, or a Mininet Topo of the user's: "module:Name", or "file.py:Name" with the file's full path.
+
+    A file is looked for beside the plan first (`folder` of the context), then where the command was given.
+    """
+    if not isinstance(value, str) or value in STOCK_SHAPES:
+        return value
+    where, _, name = value.rpartition(":")
+    if not where or not name.isidentifier():
+        near = suggestion(value, STOCK_SHAPES) if ":" not in value else "; did you forget the class's name?"
+        hint = near if near.startswith("; did") else "."
+        sentence = (
+            f"{shown(value)} is not a shape: write {one_of(STOCK_SHAPES)}, or name a Mininet topology of your own, "
+            f'as in "file.py:MyTopo" or "module:MyTopo"{hint}'
+        )
+        raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+    if not where.endswith(".py"):
+        return value
+    folders = [Path(folder) for folder in ((info.context or {}).get("folder"), Path.cwd()) if folder is not None]
+    for folder in folders:
+        if (folder / where).is_file():
+            return f"{(folder / where).resolve()}:{name}"
+    places = " or ".join(str(folder) for folder in dict.fromkeys(folders))
+    sentence = f"{shown(value)}: there is no file {where} in {places}."
+    raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+
+
+class SwitchSettings(Section):
+    """Every switch of the fabric."""
+
+    stp: bool | None = None  # a spanning tree; unless said, where the topology has a loop
+
+
 class FabricSettings(Section):
     """The emulated network."""
 
-    shape: Literal["single", "tree"] = "tree"
+    shape: Annotated[str, BeforeValidator(_read_shape)] = "tree"
+    source: str = Field(default="a", min_length=1)  # which of the shape's hosts play the roles; the others are clients
+    destination: str = Field(default="b", min_length=1)
+    control: str | None = Field(default=None, min_length=1)  # unless said: "control", added where there is none
     link: LinkSettings = LinkSettings()
     links: dict[str, LinkOverride] = Field(default_factory=dict)  # by link, "s1-s2"; "s1>s2" is one direction of it
+    switch: SwitchSettings = SwitchSettings()
 
     @property
     def direction(self) -> Direction:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unnoticed.errors import FabricError, MachineError, PlanError
+from unnoticed.errors import FabricError, MachineError
 from unnoticed.topology import fabric as fabric_module
 from unnoticed.topology import runs
 from unnoticed.topology.fabric import Fabric, FabricSpec, check_machine
@@ -37,7 +37,7 @@ def test_a_fabric_that_was_up_leaves_nothing_and_host_wide_settings_alone(run, t
     fabric.stop()
 
 
-@pytest.mark.parametrize("shape", ["single", "tree"])
+@pytest.mark.parametrize("shape", ["single", "tree", "ring", "leaf-spine"])
 def test_places_and_switches_are_named_and_addressed_as_agreed(run, shape):
     with Fabric(FabricSpec(shape=shape, clients=2), run_id=run.id) as fabric:
         assert set(fabric.places) == {"a", "b", "guest-a", "guest-b", "control", "c1", "c2"}
@@ -46,9 +46,10 @@ def test_places_and_switches_are_named_and_addressed_as_agreed(run, shape):
         assert places["a"] == ("br0", "10.77.0.1", "02:77:00:00:00:01")
         assert places["c2"] == ("c2-eth0", "10.77.1.2", "02:77:00:00:01:02")
         assert places["guest-a"] == places["guest-b"] == ("eth0", "10.77.0.100", "02:77:00:00:00:64")
-        assert set(fabric.host_bridges["a"].ports.values()) == {"guest-a", "s2" if shape == "tree" else "s1"}
+        beside = {"single": ("s1", "s1"), "tree": ("s2", "s1"), "ring": ("s2", "s1"), "leaf-spine": ("leaf1", "leaf3")}
+        assert set(fabric.host_bridges["a"].ports.values()) == {"guest-a", beside[shape][0]}
         assert fabric.host_bridges["b"].ports["guest"] == "guest-b"
-        assert "control" in fabric.switches["s1"].ports.values()
+        assert "control" in fabric.switches[beside[shape][1]].ports.values()
         for name, (interface, ipv4, mac) in places.items():
             (link,) = json.loads(said(fabric, name, "ip", "-j", "address", "show", "dev", interface))
             assert (link["address"], link["addr_info"][0]["local"], link["mtu"]) == (mac, ipv4, 1500)
@@ -132,26 +133,6 @@ def test_a_command_that_fails_is_in_the_error_with_what_it_said(run, processes_o
     with pytest.raises(FabricError, match=r"`tc qdisc add dev \S+ root no-such-qdisc` failed: .*unknown"):
         Fabric(FabricSpec(), run_id=run.id).start()
     assert processes_of(run.id) == {}
-
-
-def test_a_topology_of_the_users_runs_with_two_of_its_hosts_named(run):
-    from unnoticed.topology.quietly import Topo
-    from unnoticed.topology.shapes import Roles
-
-    class Line(Topo):
-        def build(self):
-            for number in (1, 2, 3):
-                self.addLink(self.addHost(f"h{number}"), self.addSwitch(f"s{number}"))
-            self.addLink("s1", "s2")
-            self.addLink("s2", "s3")
-
-    roles = Roles(source="h1", destination="h3", control=None)
-    with Fabric(FabricSpec(), run_id=run.id, topo=Line(), roles=roles) as fabric:
-        assert fabric.clients == ("h2",)
-        assert fabric.places["h1"].ipv4 == "10.77.0.1"
-        assert (fabric.gate("h1"), fabric.gate("h3")) == (3, 0)
-    with pytest.raises(PlanError, match="no host 'b' to be the destination"):
-        Fabric(FabricSpec(), run_id=run.id, topo=Line(), roles=Roles(source="h1", control=None)).start()
 
 
 @pytest.fixture

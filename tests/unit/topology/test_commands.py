@@ -9,6 +9,7 @@ from unnoticed.topology.bridge import bridge_lines, check_bridge
 from unnoticed.topology.link import cpu_mask
 from unnoticed.topology.namespaces import json_documents, run_batch
 from unnoticed.topology.reachability import answered_sequence, checksum, echo_request
+from unnoticed.topology.switching import Switching
 
 
 def test_json_documents_may_follow_one_another_with_or_without_line_breaks():
@@ -28,20 +29,22 @@ def test_a_set_of_cpus_is_written_in_words_of_32(mask, text):
 
 
 def test_a_bridge_that_is_not_what_was_asked_for_says_in_what():
-    good = {"stp_state": 0, "forward_delay": 0, "mcast_snooping": 0, "nf_call_iptables": 0}
+    options = Switching().options(stp=False, priority=32768)
+    good = {**options, "nf_call_iptables": 0}
     links = [
         {"ifname": "br0", "linkinfo": {"info_data": {**good, "stp_state": 1, "nf_call_iptables": 1}}},
         {"ifname": "guest", "master": "br0"},
         {"ifname": "a-eth0"},
     ]
     with pytest.raises(FabricError) as caught:
-        check_bridge(links, where="a", ports=["guest", "a-eth0"])
+        check_bridge(links, where="a", ports=["guest", "a-eth0"], options=options)
     assert str(caught.value).endswith("stp_state is 1 instead of 0; nf_call_iptables is 1; a-eth0 is not its port.")
-    check_bridge([{"ifname": "br0", "linkinfo": {"info_data": good}}, links[1]], where="a", ports=["guest"])
+    fine = [{"ifname": "br0", "linkinfo": {"info_data": good}}, links[1]]
+    check_bridge(fine, where="a", ports=["guest"], options=options)
 
 
 def test_bridge_lines_always_say_dev_because_an_interface_may_be_called_anything():
-    lines = bridge_lines(mac="02:77:01:00:00:00", ports=["up"])
+    lines = bridge_lines(mac="02:77:01:00:00:00", ports=["up"], options={"stp_state": 0})
     assert "link set dev up master br0" in lines
     assert "link set dev up up" in lines
 

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from unnoticed.errors import PlanError
-from unnoticed.topology.shapes import Roles, make_topo
+from unnoticed.topology.building import design, has_tree
+from unnoticed.topology.quietly import Topo
+from unnoticed.topology.roles import Roles
+from unnoticed.topology.shapes import SHAPES, make_topo
+from unnoticed.topology.spec import STOCK_SHAPES, FabricSpec
+from unnoticed.topology.switching import Switching
+from unnoticed.topology.wiring import Wiring
 
 
 def neighbours(topo):
@@ -12,6 +18,18 @@ def neighbours(topo):
         found.setdefault(one, set()).add(other)
         found.setdefault(other, set()).add(one)
     return found
+
+
+def test_a_plan_and_the_fabric_know_the_same_shapes():
+    assert tuple(SHAPES) == STOCK_SHAPES
+
+
+@pytest.mark.parametrize("shape", STOCK_SHAPES)
+def test_every_shape_has_the_roles_and_as_many_clients_as_asked(shape):
+    _, wiring = design(FabricSpec(shape=shape, clients=7))
+    assert Roles().clients(wiring.hosts) == [f"c{number}" for number in range(1, 8)]
+    assert {"a", "b", "control"} <= set(wiring.hosts)
+    assert all(wiring.links_of(host) == 1 for host in wiring.hosts)
 
 
 def test_single_has_everybody_on_one_switch():
@@ -27,6 +45,42 @@ def test_tree_has_the_hosts_on_different_switches_and_deals_the_clients_round():
     assert by_node["s3"] == {"s1", "b", "c3"}
 
 
+def test_ring_has_every_switch_between_two_others_and_the_hosts_on_opposite_sides():
+    by_node = neighbours(make_topo("ring", clients=1))
+    assert by_node["s2"] == {"s1", "s3", "a"}
+    assert by_node["s4"] == {"s3", "s1", "b"}
+
+
+def test_leaf_spine_has_every_leaf_at_every_spine_and_no_host_at_a_spine():
+    by_node = neighbours(make_topo("leaf-spine", clients=4))
+    assert by_node["spine1"] == by_node["spine2"] == {"leaf1", "leaf2", "leaf3"}
+    assert by_node["leaf1"] == {"spine1", "spine2", "a", "c1", "c4"}
+
+
+@pytest.mark.parametrize(("shape", "tree"), [("single", False), ("tree", False), ("ring", True), ("leaf-spine", True)])
+def test_there_is_a_spanning_tree_where_there_is_a_loop_unless_the_plan_says_so(shape, tree):
+    spec = FabricSpec(shape=shape)
+    assert has_tree(spec, *design(spec)) is tree
+    asked = FabricSpec(shape=shape, switching=Switching(stp=True))
+    assert has_tree(asked, *design(asked))
+
+
+def test_a_loop_without_a_spanning_tree_is_refused_with_the_way_round_it():
+    with pytest.raises(PlanError, match=r"round and round over s1 - s2 - s3 - s4 - s1; leave it out") as caught:
+        design(FabricSpec(shape="ring", switching=Switching(stp=False)))
+    assert caught.value.problems[0].startswith("fabric.switch.stp: ")
+
+
+def test_two_links_between_two_switches_are_a_loop_too():
+    topo = Topo()
+    for switch in ("s1", "s2"):
+        topo.addSwitch(switch)
+    topo.addLink("s1", "s2")
+    assert Wiring.of(topo).loop == ()
+    topo.addLink("s1", "s2")
+    assert Wiring.of(topo).loop == ("s1", "s2")
+
+
 def test_an_unknown_shape_is_refused_with_the_shapes_there_are():
     with pytest.raises(PlanError, match="no shape 'cube'; the shapes are single, tree"):
         make_topo("cube", clients=1)
@@ -38,15 +92,17 @@ def test_clients_are_in_natural_order():
 
 
 def test_every_missing_role_is_its_own_sentence():
-    with pytest.raises(PlanError) as caught:
-        Roles(source="h1", destination="h9", control="h8").check(["h1", "h2", "h10"])
-    assert [problem.split(";")[0] for problem in caught.value.problems] == [
-        "The topology has no host 'h9' to be the destination",
-        "The topology has no host 'h8' to be the control",
+    roles = Roles(source="h1", destination="h9", control="h8")
+    problems = roles.problems(["h1", "h2", "h10"], topology="the topology lab.py:Lab")
+    assert problems == [
+        f'fabric.{role}: the topology lab.py:Lab has no host "{name}" to be the {role}; its hosts are h1, h2, h10: '
+        f'name one of them, as in fabric.{role} = "..."'
+        for role, name in (("destination", "h9"), ("control", "h8"))
     ]
-    assert caught.value.problems[0].endswith("its hosts are h1, h2, h10.")
 
 
-def test_two_roles_cannot_be_one_host():
-    with pytest.raises(PlanError, match="must be different hosts"):
-        Roles(source="h1", destination="h1", control=None).check(["h1", "h2"])
+def test_two_roles_cannot_be_one_host_and_a_client_cannot_have_the_name_of_a_role():
+    (problem,) = Roles(source="h1", destination="h1").problems(["h1", "h2"], topology="Lab")
+    assert problem == 'fabric: source and destination must be different hosts, not source "h1", destination "h1".'
+    (problem,) = Roles(source="h1", destination="h2").problems(["h1", "h2", "a"], topology="Lab")
+    assert problem.startswith('fabric.shape: Lab has a host "a" that is a client;')

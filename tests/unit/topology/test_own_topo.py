@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from unnoticed.errors import PlanError
+from unnoticed.topology.building import design
+from unnoticed.topology.fabric import check_design
+from unnoticed.topology.own_topo import load_topo
+from unnoticed.topology.roles import Roles
+from unnoticed.topology.spec import FabricSpec
+
+LAB = """
+from mininet.topo import Topo
+
+class Line(Topo):
+    def build(self):
+        for number in (1, 2, 3):
+            self.addLink(self.addHost(f"h{number}"), self.addSwitch(f"s{number}"))
+        self.addLink("s1", "s2")
+        self.addLink("s2", "s3")
+
+class NeedsMore(Topo):
+    def build(self, size):
+        pass
+
+class Raises(Topo):
+    def build(self):
+        self.addLink("h1", nothing)
+
+not_a_topo = dict
+topos = {"line": lambda: Line()}
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    path = tmp_path / "lab.py"
+    path.write_text(LAB)
+    return path
+
+
+def spec(shape, **roles):
+    return FabricSpec(shape=str(shape), clients=None, roles=Roles(**roles))
+
+
+@pytest.mark.parametrize("name", ["Line", "line"])
+def test_a_class_or_an_entry_of_topos_is_found_in_a_file(lab, name):
+    assert load_topo(f"{lab}:{name}").hosts() == ["h1", "h2", "h3"]
+
+
+def test_a_module_is_found_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "labs_of_a_user.py").write_text(LAB)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_topo("labs_of_a_user:Line").switches() == ["s1", "s2", "s3"]
+
+
+def test_all_hosts_but_the_two_are_clients_and_a_control_server_is_added_beside_the_source(lab):
+    asked = spec(f"{lab}:Line", source="h1", destination="h3")
+    assert check_design(asked) == ("h2",)
+    _, wiring = design(asked)
+    assert wiring.neighbours("control") == ["s1"]
+
+
+def test_fewer_clients_may_draw_load_than_there_are_but_not_more(lab):
+    shape = f"{lab}:Line"
+    roles = Roles(source="h1", destination="h3")
+    with pytest.raises(PlanError, match="has 1 hosts that can be clients, fewer than 2"):
+        design(FabricSpec(shape=shape, clients=2, roles=roles))
+    assert check_design(FabricSpec(shape=shape, clients=1, roles=roles)) == ("h2",)
+
+
+def test_a_missing_role_is_one_clear_sentence(lab):
+    with pytest.raises(PlanError) as caught:
+        design(spec(f"{lab}:Line", source="h1"))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f'fabric.destination: the topology {lab}:Line has no host "b" to be the destination; ')
+    assert problem.endswith('its hosts are h1, h2, h3: name one of them, as in fabric.destination = "..."')
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Missing", r'lab\.py has no "Missing"; it has the topologies Line, NeedsMore, Raises, line\.'),
+        ("not_a_topo", r"is no topology: calling it gave a dict; name a class derived from mininet\.topo\.Topo\."),
+        ("NeedsMore", r"NeedsMore failed: TypeError: .*'size'"),
+        ("Raises", r"Raises failed: NameError: name 'nothing' is not defined \(line 17\)\."),
+    ],
+)
+def test_what_is_wrong_with_the_users_code_is_said_with_its_line(lab, name, said):
+    with pytest.raises(PlanError, match=said):
+        load_topo(f"{lab}:{name}")
+
+
+def test_a_file_that_cannot_be_imported_says_why(tmp_path):
+    (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
+    with pytest.raises(PlanError, match=r"importing \S+broken.py failed: ModuleNotFoundError: .*not_there' \(line 1\)"):
+        load_topo(f"{tmp_path / 'broken.py'}:Lab")
+
+
+BUILDS = {
+    "options of links": ("self.addLink('h1', 's1', bw=10)", "the link from h1 to s1 asks for bw=10, which would not"),
+    "hosts outside": ("self.addHost('h4', inNamespace=False)", "the host h4 asks for inNamespace=False"),
+    "no link": ("self.addHost('h4')", "the host h4 has 0 links; a host of a fabric has one"),
+    "classes": ("self.addHost('h4', cls=int)", "the host h4 is a int, which a fabric cannot make; leave its cls out"),
+    "names": ("self.addSwitch('a switch')", '"a switch" cannot be the name of a node'),
+}
+
+
+@pytest.mark.parametrize("what", BUILDS)
+def test_what_would_be_ignored_is_refused(tmp_path, what):
+    line, said = BUILDS[what]
+    text = f"""
+from mininet.topo import Topo
+
+class Lab(Topo):
+    def build(self):
+        self.addSwitch("s1")
+        for name in ("h1", "h2", "h3"):
+            self.addHost(name)
+        self.addLink("h2", "s1")
+        self.addLink("h3", "s1")
+        {line}
+"""
+    path = tmp_path / "lab.py"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=re.escape(said)):
+        design(spec(f"{path}:Lab", source="h1", destination="h2"))
+
+
+def test_a_topology_may_ask_for_a_spanning_tree_as_mininet_spells_it(tmp_path):
+    path = tmp_path / "lab.py"
+    path.write_text(
+        LAB + "\nclass Treed(Line):\n    def build(self):\n        super().build()\n"
+        "        self.g.node['s1'].update(stp=True, prio=8192, failMode='standalone')\n"
+    )
+    from unnoticed.topology.building import has_tree
+
+    asked = spec(f"{path}:Treed", source="h1", destination="h3")
+    assert has_tree(asked, *design(asked))
