@@ -48,11 +48,11 @@ def call(monkeypatch, tmp_path):
 def test_help_names_every_command(call):
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("doctor", "list", "run", "report", "compare", "audit", "clean"):
+    for command in ("doctor", "list", "run", "report", "compare", "audit", "analyse", "clean"):
         assert f"\n  {command} " in result.stdout
 
 
-@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "audit", "clean"])
+@pytest.mark.parametrize("command", ["doctor", "list", "run", "report", "compare", "audit", "analyse", "clean"])
 def test_every_command_has_help_and_json(call, command):
     result = call(command, "--help")
     assert result.exit_code == 0
