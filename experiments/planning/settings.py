@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from unnoticed.experiments.planning.problems import one_of, shown, suggestion
@@ -210,6 +210,12 @@ class ClientsSettings(Section):
     upload: BulkLoad | None = None
     connect: ConnectLoad | None = None
     tools: Tools = "none"  # of others, at the first client, beside our own probes: joined by +
+
+    @field_validator("request_response", "download", "upload", mode="after")
+    @classmethod
+    def _none_over_no_connection(cls, load: RequestLoad | BulkLoad | None) -> RequestLoad | BulkLoad | None:
+        """A load over no connection is none: so a factor of a grid, or a case, can leave it out."""
+        return None if load is not None and load.connections == 0 else load
 
     @property
     def tool_names(self) -> tuple[str, ...]:

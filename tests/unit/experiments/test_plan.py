@@ -404,3 +404,12 @@ def test_a_case_may_have_a_link_of_its_own(write):
     assert by_case["silent"].factors["fabric.links.s1-s2.loss"] == "1 %"
     assert by_case["announced"].factors["fabric.links.s1-s2.loss"] is None
     assert by_case["announced"].settings.fabric.changes == ()
+
+
+def test_a_load_over_no_connection_is_none(write):
+    loads = 'download = { connections = 0 }\nrequest_response = { connections = 0, rate = "1 kHz" }'
+    plan = load_plan(write(GOOD.replace('download = { connections = 1, rate = "100 Mbit/s" }', loads)))
+    clients = plan.settings[0].settings.clients
+    assert clients.download is None
+    assert clients.request_response is None
+    assert clients.connections == 0
