@@ -29,7 +29,7 @@ from unnoticed.topology.bridge import (
     wait_until,
 )
 from unnoticed.topology.direction import Direction, directions
-from unnoticed.topology.emulator import Emulator, Passage
+from unnoticed.topology.emulator import Emulator, LinkWay, Passage
 from unnoticed.topology.link import End, make_veths, send_single_frames, shape, steer
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.network import DEFAULT_PRIORITY, Network
@@ -141,6 +141,23 @@ class Building:
         servers = [*served, roles.source, roles.destination]
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
         return pairs + [(client, server) for client in self.clients for server in served]
+
+    def ways(self) -> list[LinkWay]:
+        """Each direction of each link of the topology, in order; a fabric's own guests' links are none."""
+        by_ports = {
+            (passage.inlet, passage.outlet): self.emulator.means(passage)
+            for passage in (self.emulator.passages if self.emulator else ())
+            if self.emulator
+        }
+        ways = []
+        for ends in self._asked_links:
+            through = [port.interface for port in self._detours.get(ends, ())]
+            for (sender, receiver), passage in zip((ends, ends[::-1]), (through, through[::-1]), strict=True):
+                asked = self._asked[sender.node, sender.interface]
+                words = ["HTB"] if asked.rate_bit_per_s is not None else []
+                words += [by_ports[passage[0], passage[1]]] if passage else []
+                ways.append(LinkWay(sender=sender, receiver=receiver, asked=asked, means=", ".join(words) or "veth"))
+        return ways
 
     def close(self) -> None:
         """End what is no process of the fabric's own accord: the emulator's relay."""

@@ -8,6 +8,7 @@ does all of it (`relay`) for the links that need it, in both directions.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,6 +48,21 @@ class Passage:
         return f"{self.sender}>{self.receiver}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LinkWay:
+    """One direction of a link of the topology: its ends, what it is asked to be, and what implements that."""
+
+    sender: End
+    receiver: End
+    asked: Direction
+    means: str
+
+    @property
+    def name(self) -> str:
+        """The direction as a plan names it; there may be several between two nodes."""
+        return f"{self.sender.node}>{self.receiver.node}"
+
+
 def ports(number: int, *, pid: int, macs: tuple[str, str]) -> tuple[End, End]:
     """The two ports of the `number`-th link in the emulator that the process `pid` holds."""
     first, second = (End(node=NAME, pid=pid, interface=f"l{number}-{side}", mac=mac) for side, mac in enumerate(macs))
@@ -72,8 +88,9 @@ class Emulator:
         self._netem: list[Passage] = []
         self._relayed: list[Passage] = []
         self._relay: Relay | None = None
+        self.seed = secrets.randbits(63)  # of what the relay leaves to chance
 
-    def begin(self, *, environment: Mapping[str, str], seed: int = 1) -> None:
+    def begin(self, *, environment: Mapping[str, str]) -> None:
         """Find what can do what is asked, and start the relay if it is needed; the ports need not be there yet.
 
         The relay's environment carries the run's marks. Raises MachineError if nothing here can do it.
@@ -99,7 +116,7 @@ class Emulator:
         links = {frozenset((passage.inlet, passage.outlet)) for passage in holding}
         self._relayed = [each for each in self.passages if frozenset((each.inlet, each.outlet)) in links]
         asked = [(held(each.direction, inlet=each.inlet, outlet=each.outlet), each.direction) for each in self._relayed]
-        self._relay = Relay(self.pid, settings(asked, seed=seed), environment=environment)
+        self._relay = Relay(self.pid, settings(asked, seed=self.seed), environment=environment)
 
     @property
     def relayed_ports(self) -> frozenset[str]:

@@ -21,7 +21,7 @@ from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 
 if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
     from unnoticed.topology.building import Building
-    from unnoticed.topology.emulator import Emulator
+    from unnoticed.topology.emulator import Emulator, LinkWay
 
 _MNEXEC_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 10.0
@@ -197,6 +197,10 @@ class Fabric:
     def lost_frames(self) -> dict[str, int]:
         """How many frames links have lost so far, as they were asked to, by direction ("s1>s2"). Raises FabricError."""
         return self._emulator.lost_frames() if self._emulator else {}
+
+    def ways(self) -> list[LinkWay]:
+        """Each direction of each link, with its two ends, what it is asked to be and by what means."""
+        return self._building.ways() if self._building else []
 
     def link_counts(self) -> dict[str, Any]:
         """What became of frames on the links that lose or hold them, for a trial's records. Raises FabricError.
