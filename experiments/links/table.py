@@ -30,10 +30,10 @@ def row(name: str, asked: Direction, measured: Measured, means: str) -> tuple[st
     )
 
 
-def lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def lines(rows: Sequence[tuple[str, ...]], *, head: tuple[str, ...] = HEAD) -> list[str]:
     """The rows under the head, in columns."""
-    table = [HEAD, *rows]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEAD) - 1)]
+    table = [head, *rows]
+    widths = [max(len(line[column]) for line in table) for column in range(len(head) - 1)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
         for line in table
