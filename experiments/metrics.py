@@ -21,6 +21,7 @@ METRICS: dict[str, Kind] = {
     "perceived_high_ns": "number",
     "slowest_request_ns": "number",
     "slowest_connect_ns": "number",
+    "unfinished": "truth",
     "retransmits": "number",
     "client_retransmits": "number",
     "guest_retransmits": "number",

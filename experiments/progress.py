@@ -176,7 +176,8 @@ def result_words(row: Mapping[str, Any]) -> str:
     for column, text in (("blackout_ns", "blackout {} ms"), ("perceived_ns", "worst client {} ms without answers")):
         value = _number(row.get(column))
         if value is not None:
-            words.append(text.format(f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}"))
+            least = "at least " if column == "perceived_ns" and row.get("unfinished") else ""
+            words.append(text.format(least + (f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}")))
     repeated = _number(row.get("retransmits"))
     if repeated is not None:
         words.append(f"{repeated:.0f} retransmit{'' if repeated == 1 else 's'}")

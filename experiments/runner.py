@@ -67,8 +67,8 @@ def run(
 
     A trial that fails is recorded as failed, and the next one begins. SIGINT, SIGTERM and SIGHUP end the run after the
     trial at hand was taken down; what is done is kept and reported. Closes the bench. Raises MachineError and PlanError
-    as the bench does, and RecordError where the run's folder is gone or takes nothing more: no other trial would fare
-    better.
+    as the bench does, once what is done is reported, and RecordError where the run's folder is gone or takes nothing
+    more: no other trial would fare better.
     """
     todo = trials(plan)
     recorded = store.recorded()
@@ -83,6 +83,9 @@ def run(
                         _perform(trial, store, bench=bench, analyse=analyse, progress=progress)
         except KeyboardInterrupt:
             interrupted = True
+        except (MachineError, PlanError):
+            conclude(plan, store, report=report)  # what is done is done
+            raise
         try:
             return conclude(plan, store, report=report, interrupted=interrupted)
         except KeyboardInterrupt:

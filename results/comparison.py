@@ -6,7 +6,8 @@ is said with it, since runs of different machines compare machines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import comb
@@ -18,9 +19,17 @@ import pandas as pd
 from unnoticed.results import environment, metrics, summaries
 from unnoticed.results.cells import Cell, cells
 from unnoticed.results.environment import Difference
-from unnoticed.results.quantities import NOTHING, format_quantity
+from unnoticed.results.quantities import NOTHING, format_quantity, marked
 from unnoticed.results.run import Statistic
-from unnoticed.results.statistics import ENOUGH_REPEATS, Estimate, Numbers, difference_interval, estimate, numbers
+from unnoticed.results.statistics import (
+    ENOUGH_REPEATS,
+    Estimate,
+    Numbers,
+    compute,
+    difference_interval,
+    estimate,
+    numbers,
+)
 from unnoticed.results.store import RunFolder
 
 COMPARED = (
@@ -63,6 +72,7 @@ class Row:
     low: float | None
     high: float | None
     change: Change
+    bounds: tuple[bool, bool] = (False, False)  # whether each estimate is only a lower bound
 
     @property
     def unit(self) -> str:
@@ -77,6 +87,7 @@ class Comparison:
     second: str
     rows: tuple[Row, ...]
     environment: tuple[Difference, ...]
+    plan: tuple[Difference, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
@@ -87,6 +98,11 @@ class Comparison:
         if self.environment:
             names = ", ".join(difference.name for difference in self.environment)
             said.append(f"The two runs were not made in the same environment; these differ: {names}.")
+        for difference in self.plan:
+            said.append(
+                f"The two plans differ in {difference.name}: {difference.first} in {self.first}, "
+                f"{difference.second} in {self.second}."
+            )
         fewest = min((each.n for row in self.rows for each in (row.first, row.second) if each), default=0)
         if self.rows and fewest < ENOUGH_REPEATS:
             said.append(
@@ -125,6 +141,7 @@ class Comparison:
             "second": self.second,
             "warnings": self.warnings,
             "environment": [vars(difference) for difference in self.environment],
+            "plan": [vars(difference) for difference in self.plan],
             "rows": [
                 {
                     "setting": row.setting,
@@ -161,9 +178,27 @@ def compare(first: Path, second: Path, *, compared: Sequence[str] = COMPARED) ->
         second=names[1],
         rows=tuple(row for row in rows if row.first or row.second),
         environment=tuple(environment.differences(folders[0].environment(), folders[1].environment())),
+        plan=tuple(_differing_plans(*(tomllib.loads(folder.plan()) for folder in folders))),
         only_first=tuple(cell.label for key, cell in cells_a.items() if key not in cells_b),
         only_second=tuple(cell.label for key, cell in cells_b.items() if key not in cells_a),
     )
+
+
+# What is asked of the results, and how often, changes no result.
+_NOT_COMPARED = ("question", "clause", "budget", "repeats", "seed")
+
+
+def _differing_plans(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Where two plans say something else, or one says nothing."""
+    one, other = (
+        environment.flatten({name: value for name, value in plan.items() if name not in _NOT_COMPARED})
+        for plan in (first, second)
+    )
+    return [
+        Difference(name=name, first=one.get(name, "nothing"), second=other.get(name, "nothing"))
+        for name in dict.fromkeys([*one, *other])
+        if one.get(name) != other.get(name)
+    ]
 
 
 def _row(first: Cell, second: Cell, metric: metrics.Metric) -> Row:
@@ -189,7 +224,13 @@ def _row(first: Cell, second: Cell, metric: metrics.Metric) -> Row:
         low=low,
         high=high,
         change=change,
+        bounds=(_is_bound(first.trials, metric, statistic), _is_bound(second.trials, metric, statistic)),
     )
+
+
+def _is_bound(trials: pd.DataFrame, metric: metrics.Metric, statistic: Statistic) -> bool:
+    known, bounds = _values(trials, metric), metrics.at_most(summaries.calm(trials), metric.name)
+    return len(known) > 0 and compute(statistic, known) != compute(statistic, bounds)
 
 
 def _change_of_share(difference: float, values: list[Numbers]) -> Change:
@@ -221,5 +262,6 @@ def _texts(row: Row) -> tuple[str, ...]:
     signed = NOTHING if row.difference is None else ("+" if row.difference > 0 else "") + shown(row.difference)
     interval = NOTHING if row.low is None else f"{shown(row.low)} to {shown(row.high)}"
     label = row.metric.label if row.statistic == "median" else f"share of {row.metric.label}"
-    values = (shown(each.value if each else None) for each in (row.first, row.second))
+    estimates = zip((row.first, row.second), row.bounds, strict=True)
+    values = (marked(shown(each.value if each else None), is_bound=is_bound) for each, is_bound in estimates)
     return (row.setting, label, *values, signed, interval, row.change.value)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from unnoticed.results import schema
+from unnoticed.results.statistics import Numbers, numbers
 
 _DERIVED = {
     "completed": "migrations that completed",
@@ -56,6 +58,18 @@ def find(name: str) -> Metric | None:
 def names() -> list[str]:
     """Every metric there is."""
     return [column.name for column in schema.TRIALS.columns if column.dtype != "string"] + list(_DERIVED)
+
+
+_WAITS = ("perceived_ns", "slowest_request_ns", "slowest_connect_ns")
+
+
+def at_most(trials: pd.DataFrame, name: str) -> Numbers:
+    """The metric of the trials that have one, infinite where it is only a lower bound: the wait was not over."""
+    known = trials.dropna(subset=[name]) if name in trials.columns else trials
+    found = numbers(values(known, name))
+    if name in _WAITS:
+        found = np.where(known["unfinished"].fillna(False).to_numpy(dtype=bool), np.inf, found)
+    return found
 
 
 def values(trials: pd.DataFrame, name: str) -> pd.Series[Any]:

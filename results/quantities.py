@@ -12,12 +12,18 @@ from typing import Any
 import pandas as pd
 
 NOTHING = "–"  # what a table shows where there is no number: never 0, never an empty cell
+AT_LEAST = "≥\u202f"  # before a number that is only a lower bound
 MINUS = "−"  # U+2212, as wide as a digit and never broken from its number
 _THIN = "\u202f"  # narrow no-break space between groups of three digits
 
 _NS_UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 _BYTE_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "bytes"))
 _BIT_UNITS = ((10**9, "Gbit/s"), (10**6, "Mbit/s"), (10**3, "kbit/s"), (1, "bit/s"))
+
+
+def marked(text: str, *, is_bound: bool) -> str:
+    """A number with a mark where it is only a lower bound."""
+    return f"{AT_LEAST}{text}" if is_bound else text
 
 
 def is_missing(value: Any) -> bool:

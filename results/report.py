@@ -24,7 +24,7 @@ from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
 from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
-from unnoticed.results.quantities import format_ns, format_quantity, unbroken
+from unnoticed.results.quantities import format_ns, format_quantity, marked, unbroken
 from unnoticed.results.run import Run
 from unnoticed.results.statistics import CONFIDENCE, ENOUGH_REPEATS
 from unnoticed.results.store import RunFolder, Tables
@@ -148,7 +148,7 @@ class Report:
             bound = verdicts.bound_words(clause, unit=unit)
             title = clause.text or f"{verdicts.phrase(clause.statistic, metric)}: {bound}"
             if verdict.estimate is not None:
-                figure = format_quantity(verdict.estimate.value, unit)
+                figure = marked(format_quantity(verdict.estimate.value, unit), is_bound=verdict.is_bound)
         title = title[0].upper() + title[1:]
         return Shown(verdict=verdict, symbol=_SYMBOLS[verdict.finding], title=title, figure=figure, bound=bound)
 

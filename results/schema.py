@@ -9,6 +9,7 @@ Versions:
 2  waterfall: a column `estimator`, since the slowest request has a waterfall too.
 3  trials: columns `slowest_request_ns` and `slowest_connect_ns`.
 4  trials: a column `tracker`.
+5  trials: a column `unfinished`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -132,6 +133,12 @@ TRIALS = Table(
             "slowest_connect_ns",
             "longest time over all clients to open a connection and be answered, around the cutover",
             label="slowest new connection",
+        ),
+        _flag(
+            "unfinished",
+            "a client still waited when the trial was judged: perceived_ns, slowest_request_ns and slowest_connect_ns "
+            "are lower bounds",
+            label="trials with a wait that was not over",
         ),
         _count("retransmits", "segments sent again, all flows, both directions", label="retransmitted segments"),
         _count("client_retransmits", "segments that clients sent again", label="segments retransmitted by clients"),

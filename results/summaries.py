@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from unnoticed.results import grid
+from unnoticed.results import grid, metrics
 from unnoticed.results.cells import Cell
 from unnoticed.results.frames import records
 from unnoticed.results.grid import Grid
@@ -20,6 +21,7 @@ from unnoticed.results.quantities import (
     format_number,
     format_quantity,
     format_share,
+    marked,
 )
 from unnoticed.results.statistics import estimate, largest, median, numbers, percentile
 
@@ -40,9 +42,11 @@ def overview(cells: Sequence[Cell]) -> Grid:
             (
                 cell.label,
                 outcomes,
-                _middle(trials["blackout_ns"]),
-                _middle(trials["perceived_ns"]),
-                _middle(trials["total_ns"]),
+                _middle(trials, "blackout_ns"),
+                _middle(trials, "perceived_ns"),
+                _middle(trials, "slowest_request_ns"),
+                _middle(trials, "slowest_connect_ns"),
+                _middle(trials, "total_ns"),
                 _typical_count(trials["cutover_retransmits"]),
                 _typical_count(trials["retransmits"]),
                 _all(cell.trials["integrity"]),
@@ -54,6 +58,8 @@ def overview(cells: Sequence[Cell]) -> Grid:
         grid.text("trials"),
         grid.number("blackout", "the guest runs nowhere"),
         grid.number("perceived", "what the worst client felt"),
+        grid.number("slowest request", "the longest wait for an answer, from when the request was due"),
+        grid.number("slowest connect", "the longest time to open a connection and be answered"),
         grid.number("whole migration"),
         grid.number(
             "resent, cutover", "segments sent again from the pause until 1.5 s after the resume; median and most"
@@ -65,9 +71,11 @@ def overview(cells: Sequence[Cell]) -> Grid:
     return Grid(caption="Medians by setting", heads=heads, rows=tuple(rows))
 
 
-def _middle(values: pd.Series[Any]) -> str:
-    known = numbers(values)
-    return format_ns(median(known)) if len(known) else NOTHING
+def _middle(trials: pd.DataFrame, column: str) -> str:
+    known, most = numbers(trials[column]), metrics.at_most(trials, column)
+    if not len(known):
+        return NOTHING
+    return marked(format_ns(median(known)), is_bound=median(known) != median(most))
 
 
 def _typical_count(values: pd.Series[Any]) -> str:
@@ -91,7 +99,8 @@ def downtime(cells: Sequence[Cell]) -> Grid:
     rows = []
     for cell in cells:
         for name, column in (("blackout", "blackout_ns"), ("perceived", "perceived_ns")):
-            known = numbers(calm(cell.trials)[column])
+            trials = calm(cell.trials)
+            known, bounds = numbers(trials[column]), metrics.at_most(trials, column)
             if not len(known):
                 rows.append((cell.label, name, "0", *[NOTHING] * 5))
                 continue
@@ -99,8 +108,10 @@ def downtime(cells: Sequence[Cell]) -> Grid:
             interval = NOTHING
             if middle.low is not None and middle.high is not None:
                 interval = f"{fixed_ms(middle.low)} to {fixed_ms(middle.high)}"
-            values = (known.min(), middle.value, percentile(known, 95), known.max())
-            least, typical, high, most = (fixed_ms(value) for value in values)
+            least, typical, high, most = (
+                marked(fixed_ms(of(known)), is_bound=of(known) != of(bounds))
+                for of in (np.min, median, lambda values: percentile(values, 95), np.max)
+            )
             rows.append((cell.label, name, str(len(known)), least, typical, interval, high, most))
     heads = (
         grid.text("setting"),

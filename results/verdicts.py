@@ -19,7 +19,7 @@ import pandas as pd
 from unnoticed.results import metrics, schema
 from unnoticed.results.quantities import format_quantity
 from unnoticed.results.run import Clause, Statistic, Value
-from unnoticed.results.statistics import WORDS, Estimate, compute, estimate, numbers
+from unnoticed.results.statistics import WORDS, Estimate, Numbers, compute, estimate, numbers
 
 
 class Finding(Enum):
@@ -47,6 +47,7 @@ class Verdict:
     unknown: int = 0
     inapplicable: int = 0
     settled: bool = True
+    is_bound: bool = False  # the estimate is only a lower bound
     sentence: str
 
     @property
@@ -71,18 +72,21 @@ def judge(clause: Clause, trials: pd.DataFrame) -> Verdict:
         return _unknown(clause, 0, f"no trial was run{_scope(clause)}")
     is_disturbed = about["disturbed"].fillna(False).astype(bool)
     calm = about[~is_disturbed]
-    values = metrics.values(calm, clause.metric)
+    column = metrics.values(calm, clause.metric)
     gave_up_as_planned = (calm["outcome"] == "gave-up") & (calm["expected"] == "gave-up")
-    inapplicable = int((values.isna() & gave_up_as_planned).sum())
-    unknown = int(values.isna().sum()) - inapplicable
-    known = numbers(values)
+    inapplicable = int((column.isna() & gave_up_as_planned).sum())
+    unknown = int(column.isna().sum()) - inapplicable
+    known = numbers(column)
     counts = {"disturbed": int(is_disturbed.sum()), "unknown": unknown, "inapplicable": inapplicable}
     if not len(known):
         why = "every one of them was disturbed by a stall of the machine" if not len(calm) else "none has a value"
         return _unknown(clause, len(about), f"of {_trials(len(about))}{_scope(clause)}, {why}", **counts)
     result = estimate(clause.statistic, known)
-    best, worst = (_holds(clause, _with(known, unknown, extreme)) for extreme in _extremes(clause))
-    finding = Finding.UNKNOWN if best != worst else Finding.HOLDS if worst else Finding.FAILS
+    bounds = metrics.at_most(calm, clause.metric)
+    ways = {
+        _holds(clause, _with(values, unknown, extreme)) for extreme in _extremes(clause) for values in (known, bounds)
+    }
+    finding = Finding.UNKNOWN if len(ways) > 1 else Finding.HOLDS if True in ways else Finding.FAILS
     settled = finding is Finding.UNKNOWN or _settled(clause, result)
     return Verdict(
         clause=clause,
@@ -91,7 +95,8 @@ def judge(clause: Clause, trials: pd.DataFrame) -> Verdict:
         trials=len(about),
         **counts,
         settled=settled,
-        sentence=_sentence(clause, metric, result, finding, settled=settled, **counts),
+        is_bound=compute(clause.statistic, bounds) != result.value,
+        sentence=_sentence(clause, metric, result, finding, settled=settled, **counts) + _bounds_words(known, bounds),
     )
 
 
@@ -202,6 +207,14 @@ def _scope(clause: Clause) -> str:
         shown = " or ".join(_spelling(option) if not isinstance(option, str) else option for option in options)
         parts.append(f"in case “{shown}”" if name == "case" else f"with {name} = {shown}")
     return "".join(f" {part}" for part in parts)
+
+
+def _bounds_words(known: Numbers, bounds: Numbers) -> str:
+    count = int((known != bounds).sum())
+    if not count:
+        return ""
+    were = f"{count} of these values are lower bounds" if count > 1 else "One of these values is a lower bound"
+    return f" {were}: a client still waited when the trial was judged."
 
 
 def _unknown(

@@ -42,14 +42,19 @@ def check_machine() -> None:
             raise MachineError(f"There is no {command} on this machine: install Debian's package {package}.")
     try:
         done = subprocess.run(
-            ["mnexec", "-n", "true"], capture_output=True, text=True, timeout=_MNEXEC_TIMEOUT_S, check=False
+            ["mnexec", "-n", "ip", "link", "set", "dev", "lo", "up"],
+            capture_output=True,
+            text=True,
+            timeout=_MNEXEC_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise MachineError(f"mnexec did not make a namespace within {_MNEXEC_TIMEOUT_S:g} s.") from error
     if done.returncode != 0:
         said = " ".join((done.stdout + done.stderr).split())
         raise MachineError(
-            f"mnexec cannot make a network namespace here ({said}): a container needs to be privileged for it."
+            f"A network namespace cannot be made, or nothing in it changed, here ({said}): a container needs to be "
+            "privileged for it (CAP_SYS_ADMIN and CAP_NET_ADMIN)."
         )
 
 

@@ -65,13 +65,14 @@ def attempt() -> tuple[bool, bool]:
     """
     with mmap.mmap(-1, 2 * PAGE_BYTES) as memory:  # shared memory, as the guest's RAM is
         memory[:] = bytes(len(memory))
-        written = ctypes.c_char.from_buffer(memory)
-        bits = SoftDirtyBits(os.getpid(), start=ctypes.addressof(written), length=len(memory))
+        place = ctypes.c_char.from_buffer(memory)
+        start = ctypes.addressof(place)
+        del place  # the map cannot be closed while something points into it
+        bits = SoftDirtyBits(os.getpid(), start=start, length=len(memory))
         try:
             bits.clear()
             memory[0] = 1
             first, second = bits.read().tolist()
         finally:
             bits.close()
-            del written  # the map cannot be closed while something points into it
     return first, second

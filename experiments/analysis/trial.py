@@ -15,7 +15,7 @@ from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.experiments.analysis.timeline import timeline_table
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.probes.outages import Outage
-from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, empty
+from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, TIME_STAMP, empty
 from unnoticed.workload import Kind
 
 
@@ -67,6 +67,7 @@ def _trial(
         "perceived_high_ns": worst.high_ns,
         "slowest_request_ns": _longest(tables["outages"], REQUEST_LATENCY),
         "slowest_connect_ns": _longest(tables["outages"], NEW_CONNECTION),
+        "unfinished": _unfinished(tables["outages"]),
         "retransmits": int(table["retransmits"].sum()),
         "client_retransmits": int(by_sender.get("client", 0)),
         "guest_retransmits": int(by_sender.get("guest", 0)),
@@ -83,7 +84,7 @@ def _trial(
         "resumed_ns": migration.resumed_ns,
         "end_ns": migration.end_ns,
         "disturbed": downtime.disturbed,
-        "notes": " ".join(_notes(raw, table, ram, worst)) or None,
+        "notes": " ".join(_notes(raw, table, tables["requests"], ram, worst)) or None,
     }
 
 
@@ -91,6 +92,12 @@ def _longest(outages: pd.DataFrame, estimator: str) -> int | None:
     """The longest of the clients' values by one estimator; None where no client has one."""
     values = outages.loc[outages["estimator"] == estimator, "outage_ns"]
     return int(values.max()) if len(values) else None
+
+
+def _unfinished(outages: pd.DataFrame) -> bool:
+    """Whether a client still waited when the trial was judged."""
+    waits = outages[outages["estimator"].isin([TIME_STAMP, REQUEST_LATENCY, NEW_CONNECTION])]
+    return bool(waits["high_ns"].isna().any())
 
 
 def _integrity(flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, Any] | None) -> bool:
@@ -104,12 +111,19 @@ def _integrity(flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, An
     )
 
 
-def _notes(raw: RawRecords, flows: pd.DataFrame, ram: Mapping[str, Any] | None, worst: Outage) -> list[str]:
+def _notes(
+    raw: RawRecords, flows: pd.DataFrame, requests: pd.DataFrame, ram: Mapping[str, Any] | None, worst: Outage
+) -> list[str]:
     """What the reader of the row must know."""
     notes: list[str] = []
     if not raw.clock_is_steady:
         notes.append(
             f"The realtime clock moved by {raw.clock_moved_ns / 1e3:.0f} us: times from captures are off by that."
+        )
+    if unsent := int(requests["sent_ns"].isna().sum()):
+        notes.append(
+            f"Of {len(requests)} requests and new connections that were due, {unsent} could not be sent, since too "
+            "many were open: the load was less than asked for, and what these would have waited is not known."
         )
     unread = int(flows["kernel_retransmits"].isna().sum())
     if unread:

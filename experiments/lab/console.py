@@ -61,8 +61,11 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
 
     # -- commands --------------------------------------------------------------------------------------------------
 
-    def do_migrate(self, _line: str) -> None:
+    def do_migrate(self, line: str) -> None:
         """Move the guest to the host where it is not, as the plan's migration says: migrate"""
+        here, there, asked = self._lab.guest_at, self._lab.guest_to, line.strip()
+        if asked.lower() not in ("", there):
+            return self._complain(f"migrate: the guest is at {here} and can go to {there}, not to {asked}.")
         title = f"migrating from {self._lab.guest_at} to {self._lab.guest_to}"
         with self._live(title), shielded():  # half a migration is of no use to anybody
             migrated = self._lab.migrate()

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unnoticed.results import metrics
 from unnoticed.results.cells import Cell
 from unnoticed.results.frames import floats
 from unnoticed.results.plots.style import (
@@ -29,7 +30,7 @@ from unnoticed.results.plots.style import (
     panel,
     render,
 )
-from unnoticed.results.quantities import format_ns, unbroken
+from unnoticed.results.quantities import format_ns, marked, unbroken
 
 _LEFT, _RIGHT, _TOP, _LANE, _GAP = 2.45, 1.1, 0.42, 0.33, 0.16
 _DOT = 0.058  # inches that a dot needs
@@ -110,7 +111,10 @@ def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], heigh
     calm = values[~disturbed] if (~disturbed).any() else values
     middle = float(np.median(calm))
     axes.plot([middle, middle], [height - 0.14, height + 0.14], color=INK, lw=1.8)
-    beside(axes, (float(np.max(values)), height), format_ns(middle * 1e6), shift=9, color=INK, bbox=UNDERLAID)
+    counted = present[~disturbed] if (~disturbed).any() else present
+    is_bound = not np.isfinite(np.median(metrics.at_most(counted, column)))
+    label = marked(format_ns(middle * 1e6), is_bound=is_bound)
+    beside(axes, (float(np.max(values)), height), label, shift=9, color=INK, bbox=UNDERLAID)
 
 
 def _swarm(places: npt.NDArray[np.float64], width: float) -> npt.NDArray[np.float64]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,10 @@ def test_a_chroot_becomes_a_root_where_mininet_can_make_nodes(tmp_path):
 def test_the_namespace_around_a_chroot_keeps_its_mounts(tmp_path):
     in_chroot(tmp_path, sys.executable, "-c", IN_THE_CHROOT)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_without_proc_it_is_said_what_to_mount(tmp_path):
+    script = "umount -l /proc && exec " + shlex.join([sys.executable, "-m", "unnoticed", "doctor"])
+    result = in_chroot(tmp_path, "sh", "-c", script)
+    assert result.returncode == 77, result.stderr
+    assert "There is no /proc here: mount it first (mount -t proc proc /proc)." in result.stderr

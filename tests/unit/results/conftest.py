@@ -259,6 +259,7 @@ class SyntheticRun:
                         "perceived_high_ns": felt + MS // 2 if completed else None,
                         "slowest_request_ns": felt + 110 * MS,
                         "slowest_connect_ns": felt + 900 * MS,
+                        "unfinished": False,
                         "retransmits": again + 2,
                         "client_retransmits": again,
                         "guest_retransmits": 2,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,7 @@ def test_different_environments_and_few_repeats_are_said_but_not_the_date(compar
 def test_settings_of_only_one_run_are_said(synthetic, synthetic_folder, tmp_path):
     folder = RunFolder(tmp_path / "half")
     folder.write_run(synthetic.run())
+    folder.write_plan(synthetic_folder.plan())
     folder.write_environment({})
     folder.write_trial("00-000", replace(synthetic, rate_hz=20).trial("the claim", 0))
     found = compare(synthetic_folder.path, folder.path)
@@ -90,3 +92,22 @@ def test_fishers_test_has_its_known_values():
     assert fisher_p((3, 4), (1, 4)) == pytest.approx(0.485714, abs=1e-6)  # the lady tasting tea
     assert fisher_p((20, 20), (0, 20)) < 1e-9
     assert fisher_p((5, 5), (4, 5)) == pytest.approx(1.0)
+
+
+def test_where_the_plans_differ_is_said_with_both_values(synthetic, tmp_path):
+    first, second = synthetic.write(tmp_path / "one"), synthetic.write(tmp_path / "two")
+    plan = tomllib.loads(first.plan())
+    assert not compare(first.path, second.path).plan
+    second.write_plan(first.plan() + '\n[phases]\ncool_down = "9 s"\n')
+    assert "phases" not in plan
+    compared = compare(first.path, second.path)
+    assert [each.name for each in compared.plan] == ["phases.cool_down"]
+    assert "The two plans differ in phases.cool_down: nothing in one, 9 s in two." in compared.warnings
+
+
+def test_a_wait_that_was_not_over_is_compared_as_a_lower_bound(synthetic, tmp_path):
+    changed = {f"00-{n:03}": {"unfinished": True} for n in range(5)}
+    first, second = synthetic.write(tmp_path / "one"), synthetic.write(tmp_path / "two", changed=changed)
+    text = compare(first.path, second.path).to_text()
+    (line,) = [line for line in text.splitlines() if re.match(r"the claim +perceived downtime ", line)]
+    assert line.count("≥") == 1

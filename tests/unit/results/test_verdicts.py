@@ -132,3 +132,16 @@ def test_an_outcome_can_be_judged_as_a_share(trials):
     as_expected = Clause(metric="as_expected", statistic="share", bound="at_least", value=1)
     assert judge(as_expected, trials).finding is Finding.HOLDS
     assert judge(as_expected, _with(trials, "03-001", outcome="completed")).finding is Finding.FAILS
+
+
+def test_a_wait_that_was_not_over_can_fail_a_bound_from_above_but_never_keep_it(trials):
+    felt = replace(BLACKOUT, metric="perceived_ns", value=10_000 * MS)
+    assert judge(felt, trials).finding is Finding.HOLDS
+    open_ended = _with(trials, "00-001", unfinished=True)
+    verdict = judge(felt, open_ended)
+    assert verdict.finding is Finding.UNKNOWN
+    assert verdict.is_bound
+    assert "One of these values is a lower bound: a client still waited" in verdict.sentence
+    assert judge(replace(felt, value=1), open_ended).finding is Finding.FAILS
+    assert judge(replace(felt, statistic="min", bound="at_least", value=1), open_ended).finding is Finding.HOLDS
+    assert judge(BLACKOUT, open_ended).finding is Finding.HOLDS  # what the agents' clock says was over
