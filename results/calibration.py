@@ -113,12 +113,10 @@ class Calibration:
     def resolution_ns(self) -> int | None:
         """An outage shorter than this cannot be told from none: the longest reading of the estimator in quiet.
 
-        And not less than the error that 95 % of cuts stay within.
+        And not less than the error that 95 % of cuts stay within. None where one of the two was not measured.
         """
-        found = [each.longest_ns for each in self.quiet() if each.estimator == ESTIMATOR]
-        found.append(self.error_ns)
-        known = [value for value in found if value is not None]
-        return max(known) if known else None
+        longest = next((each.longest_ns for each in self.quiet() if each.estimator == ESTIMATOR), None)
+        return None if longest is None or self.error_ns is None else max(longest, self.error_ns)
 
     @property
     def error_ns(self) -> int | None:
@@ -139,17 +137,19 @@ class Calibration:
         return [
             Bar(
                 text="Of cuts of 5 to 500 ms, at least 95 % are measured within 1.5 ms.",
-                figure=f"{share:.1%} of {len(near)}" if share is not None else "none was made",
+                figure=f"{share:.1%} of {len(near)}" if share is not None else self._none_of("cut"),
                 met=None if share is None else share >= 0.95,
             ),
             Bar(
                 text="Freezes are measured within 2 ms at the median.",
-                figure=f"{median / 1e6:.2f} ms, {len(frozen)} freezes" if median is not None else "none was made",
+                figure=f"{median / 1e6:.2f} ms, {len(frozen)} freezes"
+                if median is not None
+                else self._none_of("freeze"),
                 met=None if median is None else median <= FREEZE_BAR_NS,
             ),
             Bar(
                 text="Every truth lies within the bounds that were given.",
-                figure=f"{inside.sum()} of {len(inside)}" if len(inside) else "none was made",
+                figure=f"{inside.sum()} of {len(inside)}" if len(inside) else self._none_of(*_CUT_KINDS, "freeze"),
                 met=None if not len(inside) else bool(inside.all()),
             ),
             Bar(
@@ -175,10 +175,17 @@ class Calibration:
         calm = self.calm
         return calm[(calm["estimator"] == ESTIMATOR) & calm["kind"].isin(list(kinds))]
 
+    def _none_of(self, *kinds: str) -> str:
+        """Why there is nothing to be said of outages of these kinds."""
+        made = int(((self.table["estimator"] == ESTIMATOR) & self.table["kind"].isin(kinds)).sum())
+        return f"all {made} left out, because the machine stalled" if made else "none was made"
+
 
 def _found_in_quiet(quiet: Quiet | None) -> str:
-    if quiet is None or quiet.longest_ns is None:
+    if quiet is None:
         return "no second was watched"
+    if quiet.longest_ns is None:
+        return f"all {quiet.seconds} s left out, because the machine stalled"
     left_out = f", {quiet.excluded} left out because the machine stalled" if quiet.excluded else ""
     return f"at most {quiet.longest_ns / 1e6:.2f} ms in {quiet.seconds - quiet.excluded} s{left_out}"
 

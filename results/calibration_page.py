@@ -57,9 +57,9 @@ def sentence(calibration: Calibration) -> str:
     if error_ns is None:
         return "No cut was made, or the machine stood still in all of them: nothing can be said of its accuracy."
     text = f"On this machine 95 % of cuts are measured to within {format_ns(error_ns)}"
-    if resolution_ns is not None:
-        text += f"; an outage below {format_ns(resolution_ns)} cannot be told from none"
-    return f"{text}."
+    if resolution_ns is None:
+        return f"{text}; what it finds where nothing happens is not known."
+    return f"{text}; an outage below {format_ns(resolution_ns)} cannot be told from none."
 
 
 def accuracy_grid(calibration: Calibration) -> Grid:

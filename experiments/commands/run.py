@@ -58,7 +58,7 @@ def command(
     among it, is in results/runs/<UTC>-<name>, or DIR. Ctrl-C ends a run after the trial at hand was taken down;
     what is done is kept and reported, and --resume goes on after it.
 
-    The exit code is 1 if a trial failed or a budget was missed.
+    The exit code is 1 if a trial failed, or a budget was missed or cannot be judged.
     """
     plan = load_plan(plan_name, overrides=overrides, repeats=repeats)
     if bench_name == "live" and os.geteuid() != 0:

@@ -72,7 +72,11 @@ def test_one_second_of_quiet_with_more_than_five_milliseconds_is_an_alarm_unless
 
 def test_what_was_not_measured_is_neither_met_nor_missed():
     assert bars() == [None] * 4
-    assert bars(row(stalled_ms=3)) == [None] * 4
+    stalled = calibration(row(stalled_ms=3), row(kind="quiet", truth_ms=0, error_ms=1, stalled_ms=3))
+    assert [bar.met for bar in stalled.bars()] == [None] * 4
+    assert stalled.bars()[0].figure == "all 1 left out, because the machine stalled"
+    assert stalled.bars()[1].figure == "none was made"
+    assert stalled.bars()[3].figure == "all 1 s left out, because the machine stalled"
     assert "nothing can be said" in sentence(calibration())
 
 
@@ -80,7 +84,8 @@ def test_the_resolution_is_the_longest_reading_of_quiet_or_the_error_if_that_is_
     quiet = row(kind="quiet", truth_ms=0, error_ms=1.1)
     assert calibration(row(), quiet).resolution_ns == 1.1 * MS
     assert calibration(row(error_ms=4), quiet).resolution_ns == 4 * MS
-    assert calibration().resolution_ns is None
+    assert calibration(row()).resolution_ns is None
+    assert "where nothing happens is not known" in sentence(calibration(row()))
 
 
 def test_a_lost_frame_is_a_lost_frame_even_if_the_machine_stalled():
