@@ -22,6 +22,7 @@ I64 = npt.NDArray[np.int64]
 Place = Literal["sender", "receiver", "between", "unknown"]
 
 PLACES = {
+    ("sender", "loopback"): "on the loopback",
     ("sender", "user"): "at the sender (you say)",
     ("sender", "file"): "at the sender",
     ("sender", "answers"): "near the sender",
