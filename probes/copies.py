@@ -4,10 +4,11 @@ A machine that captures on all its interfaces sees a frame on a VLAN and on the 
 its port; a mirror port copies what comes in and what goes out again. Counted as they are, all copies would be
 retransmissions.
 
-Two frames are one if they say the same, from the IP addresses to the TCP window, within 10 ms, and
-- were seen at different places (interface, direction, MAC addresses, VLAN tag: their length), or
-- have the same IP-ID, other than 0: a sender gives each packet another one, a retransmission too (RFC 6864 asks for it
-  only where a packet may be fragmented, but Linux and Windows do it always).
+Two frames are one if they say the same, from the IP addresses to the TCP window, and
+- were seen at different places (interface, direction, MAC addresses, VLAN tag: their length) within 10 ms, or
+- at one place within 10 ms with the same IP-ID, other than 0: a sender gives each packet another one, a retransmission
+  too (RFC 6864 asks for it only where a packet may be fragmented, but Linux and Windows do it always), or
+- both: then within a second.
 IPv6 has no IP-ID: copies of it at one place cannot be told from what was sent again.
 """
 
@@ -16,32 +17,41 @@ from __future__ import annotations
 import numpy as np
 
 from unnoticed.probes.columns import I64, U64, Bool
-from unnoticed.probes.packets import ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packets
+from unnoticed.probes.packets import ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packets
 
 COPY_NS = 10_000_000
+SURE_COPY_NS = 1_000_000_000
 
 
 def copies(packets: Packets) -> Bool:
-    """Mask of the frames that are copies of an earlier one in the table, which is in the order of capture."""
+    """Mask of the frames that are copies of an earlier one in the table, which is in the order of capture.
+
+    Which belong together is told by their times: a program that captures at several places may write what it got at
+    one of them a while later than what it got at another.
+    """
     mask = np.zeros(len(packets), np.bool_)
     of_ip = (packets.ethertype == ETHERTYPE_IPV4) | (packets.ethertype == ETHERTYPE_IPV6)
-    rows = np.flatnonzero(of_ip & (packets.protocol > 0))
+    told = (packets.protocol == PROTOCOL_TCP) | (packets.protocol == PROTOCOL_UDP) | (packets.echo > 0)
+    rows = np.flatnonzero(of_ip & told)
     if not len(rows):
         return mask
     said = _mixed(packets, rows, _SAID)
-    order = np.argsort(said, kind="stable")
+    order = np.lexsort((packets.time_ns[rows], said))
     rows, said = rows[order], said[order]
     same = said[1:] == said[:-1]
     twice = np.concatenate([same, [False]]) | np.concatenate([[False], same])  # alone otherwise
     rows, said = rows[twice], said[twice]
     place = _mixed(packets, rows, _PLACE).tolist()
     times, numbers = packets.time_ns[rows].tolist(), packets.ip_id[rows].tolist()
-    before, first, first_place = None, 0, 0
+    before, first, first_place, kept = None, 0, 0, 0
     for row, what, at, now, number in zip(rows.tolist(), said.tolist(), place, times, numbers, strict=True):
-        if what == before and abs(now - first) <= COPY_NS and (at != first_place or number != 0):
-            mask[row] = True
+        elsewhere, numbered = at != first_place, number != 0
+        within = SURE_COPY_NS if elsewhere and numbered else COPY_NS if elsewhere or numbered else -1
+        if what == before and now - first <= within:
+            mask[max(row, kept)] = True
+            kept = min(row, kept)
         else:
-            before, first, first_place = what, now, at
+            before, first, first_place, kept = what, now, at, row
     return mask
 
 

@@ -4,6 +4,7 @@ What a count of retransmissions is worth depends on it. At the sender every fram
 exact. Elsewhere what was lost before is not there: a frame sent again may be the first that comes by, so the count is
 a lower bound. What can tell the place, in this order:
 
+- the addresses: on the loopback of one host nothing lies between.
 - the user: `at` holds the addresses of the hosts that captured.
 - the file: Linux cooked captures and pcapng's packet flags mark frames that went out and came in.
 - the answers: how soon each end is seen to acknowledge what the other sent. Next to an end, its answers come at once,
@@ -26,7 +27,7 @@ from unnoticed.probes.packets import Packets
 from unnoticed.probes.tcp_flows import FlowRows
 
 Place = Literal["sender", "receiver", "between", "unknown"]
-Source = Literal["user", "file", "answers", ""]
+Source = Literal["loopback", "user", "file", "answers", ""]
 
 _TIMES_SOONER = 8
 _LEAST_DIFFERENCE_NS = 200_000  # below it, scheduling decides which of two answers comes sooner
@@ -47,11 +48,12 @@ def vantage(
     packets: Packets, rows: FlowRows, stream: ByteStream, back: ByteStream, *, at: Collection[int] = ()
 ) -> Vantage:
     """Where the direction `rows` was captured; `back` is the stream of the other direction."""
-    here, there = rows.flow.local in at, rows.flow.remote in at
-    if here != there:
+    flow = rows.flow
+    if flow.local == flow.remote or (_is_loopback(flow.local) and _is_loopback(flow.remote)):
+        return Vantage(place="sender", by="loopback")
+    here, there = flow.local in at, flow.remote in at
+    if here or there:
         return Vantage(place="sender" if here else "receiver", by="user")
-    if here and there:
-        return Vantage(place="sender", by="user")  # on the loopback of one host, where nothing lies between
     sent, received = packets.direction[rows.sent], packets.direction[rows.received]
     marks = {OUTBOUND: (sent == OUTBOUND).all(), INBOUND: (sent == INBOUND).all()}
     if marks[OUTBOUND] and not (received == OUTBOUND).any():
@@ -61,6 +63,10 @@ def vantage(
     if marks[INBOUND] and len(received) and (received == INBOUND).all():
         return Vantage(place="between", by="file")
     return _by_answers(stream, back)
+
+
+def _is_loopback(value: int) -> bool:
+    return value == 1 or value >> 24 == 127
 
 
 def _by_answers(stream: ByteStream, back: ByteStream) -> Vantage:

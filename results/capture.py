@@ -6,13 +6,11 @@ the captures' own (CLOCK_REALTIME of the machine that captured), in ns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from unnoticed.results import grid
 from unnoticed.results.grid import Grid
@@ -22,6 +20,7 @@ I64 = npt.NDArray[np.int64]
 Place = Literal["sender", "receiver", "between", "unknown"]
 
 PLACES = {
+    ("sender", "loopback"): "on the loopback",
     ("sender", "user"): "at the sender (you say)",
     ("sender", "file"): "at the sender",
     ("sender", "answers"): "near the sender",
@@ -233,7 +232,7 @@ class Capture:
     connections: tuple[Connection, ...]
     steady: tuple[Steady, ...]
     notes: tuple[str, ...]
-    traces: tuple[Trace, ...] = field(default=())
+    traces: tuple[Trace, ...] = field(default=())  # of the first connections, for pictures
 
     @property
     def first_ns(self) -> int:
@@ -339,73 +338,6 @@ class Capture:
             "steady": [asdict(flow) for flow in self.steady],
             "notes": list(self.notes),
         }
-
-    def flows(self) -> pd.DataFrame:
-        """A row for each direction of each connection."""
-        rows = []
-        for connection in self.connections:
-            for end in connection.ends:
-                known = {name: value for name, value in asdict(end).items() if name not in ("stall", "repeats")}
-                stall = end.stall
-                rows.append(
-                    {
-                        "client": connection.client,
-                        "server": connection.server,
-                        "first_ns": connection.first_ns,
-                        "last_ns": connection.last_ns,
-                        "opened": connection.opened,
-                        "ended": connection.ended,
-                        "round_trip_ns": connection.round_trip_ns,
-                        **known,
-                        "stall_ns": stall.duration_ns if stall else None,
-                        "stall_start_ns": stall.start_ns if stall else None,
-                        "stall_end_ns": stall.end_ns if stall else None,
-                        "outage_low_ns": stall.low_ns if stall and end.had_outage else None,
-                        "outage_high_ns": stall.high_ns if stall and end.had_outage else None,
-                    }
-                )
-        return _frame(rows, _FLOW_COLUMNS)
-
-    def retransmits(self) -> pd.DataFrame:
-        """A row for each frame that was sent again, or came late."""
-        rows = [
-            {"sender": end.sender, "receiver": end.receiver, **asdict(repeat)}
-            for connection in self.connections
-            for end in connection.ends
-            for repeat in end.repeats
-        ]
-        return _frame(rows, _REPEAT_COLUMNS)
-
-    def steady_flows(self) -> pd.DataFrame:
-        """A row for each steady flow."""
-        return _frame([asdict(flow) for flow in self.steady], _STEADY_COLUMNS)
-
-
-_STRING, _INTEGER, _YES = "string", "Int64", "boolean"
-_FLOW_COLUMNS = {
-    **dict.fromkeys(("client", "server", "sender", "receiver", "point", "place", "place_by", "ended"), _STRING),
-    **dict.fromkeys(("opened", "exact", "mss_known"), _YES),
-    **dict.fromkeys(("first_ns", "last_ns", "round_trip_ns", "packets", "new_bytes", "retransmits"), _INTEGER),
-    **dict.fromkeys(("rto", "fast", "tlp", "spurious", "unclear", "overtaken", "keep_alives"), _INTEGER),
-    **dict.fromkeys(("window_probes", "zero_windows", "closed_ns", "syn_retries", "resets"), _INTEGER),
-    **dict.fromkeys(("missing_bytes", "stall_ns", "stall_start_ns", "stall_end_ns"), _INTEGER),
-    **dict.fromkeys(("outage_low_ns", "outage_high_ns"), _INTEGER),
-}
-_REPEAT_COLUMNS = {
-    **dict.fromkeys(("sender", "receiver"), _STRING),
-    **dict.fromkeys(("time_ns", "sequence", "length", "segments"), _INTEGER),
-    **{"type": _STRING, "spurious": _YES, "kind": _STRING},
-}
-_STEADY_COLUMNS = {
-    **dict.fromkeys(("kind", "source", "destination", "point"), _STRING),
-    **dict.fromkeys(("frames", "unanswered", "period_ns", "first_ns", "last_ns"), _INTEGER),
-    **dict.fromkeys(("outage_ns", "low_ns", "high_ns", "start_ns"), _INTEGER),
-}
-
-
-def _frame(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
-    return frame.astype(dict(columns))
 
 
 def _connection_document(connection: Connection) -> dict[str, Any]:

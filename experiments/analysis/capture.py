@@ -137,8 +137,20 @@ def _captures(files: Iterable[tuple[Path, Records]]) -> list[list[tuple[Path, Re
     return groups + [[(file, records)] for file, records in files if not len(records)]
 
 
+def _table(records: Records) -> Packets:
+    """The packets of a file in the order of capture.
+
+    That is the order in the file; but what came in at several interfaces is written by turns, so there time decides.
+    """
+    packets = parse(records)
+    interfaces = np.unique(records.interface)
+    if len(interfaces) < 2:
+        return packets
+    return merge(packets.select(records.interface == one) for one in interfaces)
+
+
 def _point(group: Sequence[tuple[Path, Records]], notes: list[str]) -> _CapturePoint:
-    tables = [parse(records) for _, records in group]
+    tables = [_table(records) for _, records in group]
     packets = tables[0] if len(tables) == 1 else merge(tables)
     name = group[0][0].name if len(group) == 1 else f"{group[0][0].name} and {len(group) - 1} more"
     twice = copies(packets)

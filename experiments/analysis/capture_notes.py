@@ -38,14 +38,17 @@ def notes_of_records(path: Path, records: Records) -> list[str]:
         return notes
     if records.dropped:
         lost = _frames(records.dropped)
-        notes.append(f"{path} lacks {lost} that the program which captured says it lost; counts are at least so many.")
+        notes.append(f"{path} lacks {lost} that the program which captured says it lost: counts are lower bounds.")
     if records.untimed:
         notes.append(f"{path} has {_frames(records.untimed)} without a time, which get that of the frame before.")
     foreign = ~np.isin(records.link, list(LINK_TYPES))
     if foreign.any():
         kinds = ", ".join(str(kind) for kind in np.unique(records.link[foreign]).tolist())
         notes.append(f"{path} has {_frames(int(foreign.sum()))} of link type {kinds}, which cannot be read; left out.")
-    back = int((np.maximum.accumulate(records.time_ns) - records.time_ns).max())
+    back = 0
+    for interface in np.unique(records.interface):
+        times = records.time_ns[records.interface == interface]
+        back = max(back, int((np.maximum.accumulate(times) - times).max()))
     if back > _BACKWARDS_NS:
         notes.append(f"{path} has stamps that go back by up to {format_ns(back)}; its order is taken for the truth.")
     return notes
@@ -80,7 +83,8 @@ def notes_of_packets(name: str, packets: Packets, *, copied: int) -> list[str]:
             "not put together, and only the first of each counts."
         )
     if copied:
-        notes.append(f"{name}: {_frames(copied)} {_are(copied)} copies of others, seen at a second place; left out.")
+        what = "a copy of another" if copied == 1 else "copies of others"
+        notes.append(f"{name}: {_frames(copied)} {_are(copied)} {what}, seen at a second place; left out.")
     tunnels = _tunnels(packets)
     if tunnels:
         count = sum(tunnels.values())

@@ -26,8 +26,9 @@ _WIDTH = 190  # columns where stdout is no terminal
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--at", "places", metavar="ADDRESS", multiple=True, help="The host that captured has this address.")
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="How many flows to show.")
+@click.option("--output", metavar="DIR", help="Leave a page with pictures, and all tables in Parquet, in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document with all flows instead of tables.")
-def command(files: tuple[str, ...], places: tuple[str, ...], top: int, *, as_json: bool) -> None:
+def command(files: tuple[str, ...], places: tuple[str, ...], top: int, output: str | None, *, as_json: bool) -> None:
     """Retransmissions and outages in captures of any origin: pcap and pcapng, plain or packed by gzip or zstd.
 
     For each TCP connection: what was sent again and why, the longest stall and the bounds of the outage behind it; for
@@ -38,11 +39,21 @@ def command(files: tuple[str, ...], places: tuple[str, ...], top: int, *, as_jso
     at = [_address(text) for text in places]
     from unnoticed.experiments.analysis.capture import analyse_captures
 
-    capture = analyse_captures([Path(name) for name in files], at=at)
+    paths = [Path(name) for name in files]
+    page = None
+    if output is None:
+        capture = analyse_captures(paths, at=at)
+    else:
+        from unnoticed.results.capture_page import PICTURES, write_output
+
+        capture = analyse_captures(paths, at=at, pictures=PICTURES)
+        page = write_output(Path(output), capture)
     if as_json:
-        click.echo(json.dumps(capture.document(), indent=1))
+        click.echo(json.dumps({**capture.document(), "page": None if page is None else str(page)}, indent=1))
     else:
         click.echo(text(capture, width=_width(), top=top), nl=False)
+        if page is not None:
+            click.echo(f"Page: {page}")
 
 
 def _address(text: str) -> int:

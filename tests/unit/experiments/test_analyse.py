@@ -1,8 +1,11 @@
 """`unnoticed analyse` on captures made by scapy and byte by byte: links, tags, families, cuts, pieces, and nonsense."""
 
 import json
+import re
 import struct
+from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
@@ -250,6 +253,44 @@ def test_the_table_names_flows_counts_and_limits(tmp_path):
     assert "≥: only a complete capture at the sender" in result.stdout
 
 
+def test_a_page_and_tables_are_left_in_a_folder(analyse, tmp_path):
+    data = pcap(conversation() + conversation(port=40001, begin_ns=10**18 + 10**9))
+    folder = tmp_path / "made" / "here"
+    document = analyse({"x.pcap": data}, "--output", str(folder))
+    assert document["page"] == str(folder / "capture.html")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "capture.html",
+        "flows.parquet",
+        "retransmits.parquet",
+        "steady.parquet",
+    ]
+    flows = pd.read_parquet(folder / "flows.parquet")
+    assert len(flows) == 4
+    ends = [end for one in document["connections"] for end in one["ends"]]
+    for name in ("sender", "retransmits", "exact", "rto", "new_bytes", "place"):
+        assert flows[name].tolist() == [end[name] for end in ends]
+    again = pd.read_parquet(folder / "retransmits.parquet")
+    assert again["segments"].sum() == flows["retransmits"].sum() == 4
+    assert again["type"].unique().tolist() == ["rto"]
+    page = (folder / "capture.html").read_text(encoding="utf-8")
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) == 2
+    for picture in pictures:
+        ElementTree.fromstring(picture)
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    for words in ("2 connections, 4 segments sent again", "10.0.0.1:40001", "stood still for 220", "What limits it"):
+        assert words in page.replace("\u00a0", " ").replace("&gt;", ">")
+    analyse({"x.pcap": data}, "--output", str(tmp_path / "again"))
+    assert (tmp_path / "again" / "capture.html").read_text(encoding="utf-8") == page
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+    (tmp_path / "x.pcap").write_bytes(pcap(conversation()))
+    result = CliRunner().invoke(cli.main, ["analyse", str(tmp_path / "x.pcap"), "--output", str(tmp_path / "x.pcap")])
+    assert result.exit_code == 2
+    assert "cannot be written to" in result.stderr
+
+
 BASES = [conversation(), conversation(v6=True, port=40001), conversation(port=40002, begin_ns=10**18 + 5 * MS)]
 
 
@@ -261,7 +302,7 @@ BASES = [conversation(), conversation(v6=True, port=40001), conversation(port=40
     times=st.lists(st.integers(0, 2**63 // 10**9), max_size=3),
     link=st.sampled_from([0, 1, 101, 108, 113, 228, 229, 276]),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_whatever_the_frames_say_there_is_an_answer(tmp_path, *, base, edits, order, shuffled, times, link):
     frames = [(time_ns, bytearray(data)) for time_ns, data in base]
     for which, at, value in edits:
@@ -273,6 +314,6 @@ def test_whatever_the_frames_say_there_is_an_answer(tmp_path, *, base, edits, or
         order.shuffle(frames)
     path = tmp_path / "x.pcap"
     path.write_bytes(pcap(frames, link=link))
-    for options in ([], ["--json"]):
+    for options in ([], ["--json", "--output", str(tmp_path / "page")]):
         result = CliRunner().invoke(cli.main, ["analyse", str(path), *options])
         assert result.exit_code == 0, result.exception

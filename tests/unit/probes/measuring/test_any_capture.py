@@ -47,9 +47,12 @@ def test_what_is_sent_again_is_no_copy_though_both_are_seen_at_two_places(trace)
     assert (~copies(one.table())).sum() == 4
 
 
-def test_the_same_words_later_are_no_copy(trace):
+def test_the_same_words_later_are_no_copy_but_with_an_ip_id_elsewhere_they_are(trace):
     one = trace().send(0, 100, ip_id=7).send(0, 100, ip_id=7, after_ns=11 * MS)
     assert not copies(one.table()).any()
+    for ip_id, expected in ((7, True), (0, False)):
+        one = trace().send(0, 100, ip_id=ip_id).send(0, 100, ip_id=ip_id, interface=2, after_ns=500 * MS)
+        assert copies(one.table()).tolist() == [False, expected]
 
 
 @given(sent=st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=12))
@@ -68,6 +71,17 @@ def test_without_its_copies_a_capture_at_two_places_is_that_at_one(trace, sent):
     left = packets.select(~copies(packets))
     assert left.interface.tolist() == [1] * len(sent)
     assert left.ip_id.tolist() == once.table().ip_id.tolist()
+
+
+def test_copies_that_were_written_later_than_what_was_sent_again_are_copies(trace):
+    one = trace().send(0, 100, interface=1).send(0, 100, interface=1, after_ns=30 * MS)
+    one.send(0, 100, interface=2, after_ns=-30 * MS + 500).send(0, 100, interface=2, after_ns=30 * MS)
+    assert copies(one.table()).tolist() == [False, False, True, True]
+
+
+def test_frames_of_which_too_little_is_known_are_no_copies(trace):
+    one = trace().send(0, 0, protocol=58, destination_mac=1).send(0, 0, protocol=58, destination_mac=2)
+    assert not copies(one.table()).any()
 
 
 # -- repeats ---------------------------------------------------------------------------------------------------------
@@ -157,6 +171,12 @@ def test_the_users_word_is_taken_before_the_answers(trace):
     one = shaken(trace, there_ns=20 * MS, back_ns=30_000)
     assert place_of(one, at=[SERVER]) == [("receiver", "user"), ("sender", "user")]
     assert place_of(one, at=[CLIENT, SERVER]) == [("sender", "user"), ("sender", "user")]
+
+
+def test_on_the_loopback_nothing_lies_between(trace):
+    ends = {"source": 0x7F000001, "destination": 0x7F000001}
+    one = shaken(trace, there_ns=20 * MS, back_ns=30_000, sent=ends, heard=ends)
+    assert place_of(one) == [("sender", "loopback"), ("sender", "loopback")]
 
 
 # -- steady flows ----------------------------------------------------------------------------------------------------
