@@ -100,7 +100,18 @@ def _link_header(data: U8, at: int, end: int, link: int) -> tuple[int, int]:
 
 @compiled
 def _options(
-    data: U8, at: int, end: int, i: int, mss: U16, scale: U8, permitted: U8, stamps: U8, count: U8, sack: U32
+    data: U8,
+    at: int,
+    end: int,
+    i: int,
+    mss: U16,
+    scale: U8,
+    permitted: U8,
+    stamps: U8,
+    stamp: U32,
+    echo: U32,
+    count: U8,
+    sack: U32,
 ) -> None:
     """The TCP options from `at` to `end`. One with a false length ends them."""
     while at < end:
@@ -127,8 +138,9 @@ def _options(
             for k in range(blocks):
                 sack[i, k, 0] = _u32(data, at + 2 + 8 * k)
                 sack[i, k, 1] = _u32(data, at + 6 + 8 * k)
-        elif kind == 8:
+        elif kind == 8 and size >= 10:
             stamps[i] = True
+            stamp[i], echo[i] = _u32(data, at + 2), _u32(data, at + 6)
         at += size
 
 
@@ -163,6 +175,8 @@ def parse_headers(
     window_scale: U8,
     sack_permitted: Any,
     timestamps: Any,
+    timestamp: U32,
+    timestamp_echo: U32,
     sack_count: U8,
     sack: U32,
     udp_payload: U8,
@@ -290,8 +304,22 @@ def parse_headers(
                 whole[i] = True
             if header == 32 and stop == at + 32 and _u32(data, at + 20) == 0x0101080A:
                 timestamps[i] = True  # two NOPs and timestamps: most segments of most connections
+                timestamp[i], timestamp_echo[i] = _u32(data, at + 24), _u32(data, at + 28)
             elif header > 20:
-                _options(data, at + 20, stop, i, mss, window_scale, sack_permitted, timestamps, sack_count, sack)
+                _options(
+                    data,
+                    at + 20,
+                    stop,
+                    i,
+                    mss,
+                    window_scale,
+                    sack_permitted,
+                    timestamps,
+                    timestamp,
+                    timestamp_echo,
+                    sack_count,
+                    sack,
+                )
         elif upper == _UDP:
             if at + 8 > end:
                 continue

@@ -66,6 +66,8 @@ class Packets:
     window_scale: U8  # the option's value plus 1, which only SYNs have
     sack_permitted: Bool
     timestamps: Bool  # has the timestamps option
+    timestamp: U32  # its value, in a unit of the sender's
+    timestamp_echo: U32  # the other end's value that it echoes
     sack_count: U8  # SACK blocks
     sack: U32  # (n, 4, 2): left and right edge of each block
     udp_payload: U8  # (n, UDP_PAYLOAD_BYTES): what UDP carries, as far as captured
@@ -168,6 +170,8 @@ _PARSED: dict[str, tuple[Any, tuple[int, ...]]] = {
     "window_scale": (np.uint8, ()),
     "sack_permitted": (np.bool_, ()),
     "timestamps": (np.bool_, ()),
+    "timestamp": (np.uint32, ()),
+    "timestamp_echo": (np.uint32, ()),
     "sack_count": (np.uint8, ()),
     "sack": (np.uint32, (4, 2)),
     "udp_payload": (np.uint8, (UDP_PAYLOAD_BYTES,)),

@@ -70,6 +70,8 @@ class Trace:
             "sequence": np.uint32,
             "acknowledgement": np.uint32,
             "sack": np.uint32,
+            "timestamp": np.uint32,
+            "timestamp_echo": np.uint32,
             "sack_permitted": np.bool_,
             "timestamps": np.bool_,
             "whole": np.bool_,

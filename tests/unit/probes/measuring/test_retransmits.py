@@ -242,3 +242,127 @@ def test_one_report_of_duplicates_can_name_several_frames(trace):
 def test_a_table_without_tcp_has_no_flows(trace):
     assert count_retransmits(trace().table(), senders=[SENDER]) == []
     assert count_retransmits(opened(trace).table(), senders=[1]) == []
+
+
+def in_flight(trace, segments, *, stamps=STAMPS, window=500):
+    conversation = opened(trace).hear(1, after_ns=5 * MS, window=window)
+    for k in range(segments):
+        conversation.send(1 + k * MSS, MSS, **stamps)
+    return conversation
+
+
+def at(k):
+    return 1 + k * MSS
+
+
+def again(conversation, k, *, after_ns=1000, **more):
+    return conversation.send(at(k), MSS, after_ns=after_ns, **(STAMPS | more))
+
+
+def types(conversation, **more):
+    return [row.type for row in count(conversation, **more).rows]
+
+
+def test_all_that_goes_again_after_a_timeout_is_its_consequence_until_what_was_in_flight_is_acknowledged(trace):
+    conversation = again(in_flight(trace, 6), 5, after_ns=20 * MS)
+    again(conversation, 0, after_ns=250 * MS)
+    conversation.hear(at(1), after_ns=5 * MS)
+    again(conversation, 1)
+    again(conversation, 2).hear(at(6), after_ns=5 * MS)
+    for k in range(6, 10):
+        conversation.send(at(k), MSS, **STAMPS)
+    conversation.hear(at(6), sacks=[(at(7), at(10))], after_ns=5 * MS)
+    again(conversation, 6)
+    assert types(conversation) == ["tlp", "rto", "rto", "rto", "fast"]
+    assert [row.timeout for row in count(conversation).rows] == [False, True, False, False, False]
+
+
+def test_a_timeout_is_spurious_when_what_was_never_repeated_is_acknowledged(trace):
+    conversation = again(in_flight(trace, 6), 5, after_ns=20 * MS)
+    again(conversation, 0, after_ns=250 * MS)
+    conversation.hear(at(3), after_ns=1 * MS)  # three arrived, and only the first was repeated
+    conversation.send(at(6), MSS, **STAMPS).hear(at(3), sacks=[(at(4), at(7))], after_ns=5 * MS)
+    again(conversation, 3)
+    assert types(conversation) == ["tlp", "rto", "fast"]
+
+
+def test_a_timeout_is_spurious_when_the_echoed_stamp_is_older_than_the_retransmission(trace):
+    def stamped(ms):
+        return STAMPS | {"timestamp": ms}
+
+    for echo, expected in ((100, "fast"), (360, "rto")):
+        conversation = in_flight(trace, 6, stamps=stamped(100))
+        for after_ms, k, ms in ((20, 5, 120), (240, 0, 360)):
+            conversation.send(at(k), MSS, after_ns=after_ms * MS, **stamped(ms))
+        conversation.hear(at(1), after_ns=MS, timestamps=True, timestamp_echo=echo)
+        conversation.send(at(6), MSS, **stamped(361)).hear(at(1), sacks=[(at(6), at(7))], after_ns=MS)
+        conversation.send(at(1), MSS, **stamped(362))
+        assert types(conversation) == ["tlp", "rto", expected]
+
+
+def test_a_timeout_is_spurious_when_all_that_was_repeated_is_reported_as_duplicate(trace):
+    conversation = in_flight(trace, 6)
+    conversation.hear(at(1), after_ns=MS).send(at(6), 1, **STAMPS)
+    again(conversation, 1, after_ns=250 * MS)
+    conversation.hear(at(2), sacks=[(at(1), at(2))], after_ns=5 * MS)
+    conversation.hear(at(2), sacks=[(at(3), at(6))], after_ns=5 * MS)
+    again(conversation, 2)
+    assert types(conversation) == ["rto", "fast"]
+
+
+def test_a_retransmission_that_is_lost_as_well_ends_the_slow_start_after_a_timeout(trace):
+    conversation = again(in_flight(trace, 8), 7, after_ns=20 * MS)
+    again(conversation, 0, after_ns=250 * MS).hear(at(1), after_ns=5 * MS)
+    again(conversation, 1)
+    again(conversation, 2, after_ns=MS).hear(at(1), sacks=[(at(2), at(3))], after_ns=5 * MS)
+    again(conversation, 1)  # the third was sent later, and is there
+    assert types(conversation) == ["tlp", "rto", "rto", "rto", "fast"]
+
+
+def test_a_second_loss_probe_waits_for_the_first_ones_answer(trace):
+    conversation = in_flight(trace, 2)
+    for after_ms in (20, 230):
+        again(conversation, 1, after_ns=after_ms * MS)
+    again(conversation, 0, after_ns=MS)
+    conversation.hear(at(2), after_ns=5 * MS).send(at(2), 100, **STAMPS)
+    conversation.send(at(2), 100, after_ns=250 * MS, **STAMPS)
+    assert types(conversation)[0] == "tlp"
+    assert types(conversation)[-1] == "tlp"
+    assert count(conversation).of_type("tlp") == 2
+
+
+def test_after_a_timeout_the_next_timer_is_no_loss_probes_until_something_new_is_sent(trace):
+    conversation = again(in_flight(trace, 3), 2, after_ns=20 * MS)
+    again(conversation, 0, after_ns=250 * MS)
+    conversation.hear(at(2), after_ns=5 * MS)  # the second was never repeated: spurious
+    again(conversation, 2, after_ns=450 * MS)
+    assert types(conversation) == ["tlp", "rto", "rto"]
+
+
+def test_without_sack_a_recovery_lasts_until_something_beyond_it_is_acknowledged(trace):
+    plain = {"options": 12, "timestamps": True}
+    conversation = trace().send(0, 0, flags=SYN, mss=1460).hear(1, flags=SYN | ACK, mss=1460).hear(1, after_ns=5 * MS)
+    for k in range(6):
+        conversation.send(at(k), MSS, **plain)
+    for _ in range(4):
+        conversation.hear(at(1), after_ns=1000)
+    again(conversation, 1).hear(at(6), after_ns=5 * MS).send(at(6), MSS, **plain).send(at(7), MSS, **plain)
+    for _ in range(3):
+        conversation.hear(at(6), after_ns=1000)
+    again(conversation, 6, after_ns=250 * MS)
+    assert types(conversation) == ["fast", "rto"]
+
+
+def test_a_syn_and_ack_for_a_syn_that_came_again_is_not_its_senders_timer(trace):
+    conversation = trace(isn=9).hear(0, flags=SYN, mss=1460).send(0, 0, flags=SYN | ACK, mss=1460)
+    conversation.send(0, 0, flags=SYN | ACK, mss=1460, after_ns=1000 * MS)
+    conversation.hear(0, flags=SYN, mss=1460).send(0, 0, flags=SYN | ACK, mss=1460)
+    assert [row.timeout for row in count(conversation).rows] == [True, False]
+
+
+def test_timeouts_that_sent_nothing_are_what_the_kernel_counts_beyond_those_seen(trace):
+    conversation = again(in_flight(trace, 3), 2, after_ns=20 * MS)
+    again(conversation, 0, after_ns=250 * MS)
+    result = count(conversation)
+    assert result.timeouts_held(3, time_ns=conversation.now) == 2
+    assert result.timeouts_held(0, time_ns=conversation.now - 1) == 0

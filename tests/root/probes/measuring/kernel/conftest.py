@@ -1,5 +1,6 @@
 """Real TCP over a path whose every frame a test decides on, and what the sending kernel says of each retransmission."""
 
+import errno
 import heapq
 import ipaddress
 import os
@@ -19,7 +20,7 @@ import pytest
 from unnoticed.clock import now_ns
 
 SOL_PACKET, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 15, 23, 3
-SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 VNET_BYTES = 10  # struct virtio_net_hdr: checksums and super-frames pass as they are
 
 
@@ -83,6 +84,7 @@ class Relay:
                 one.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
                 one.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
                 one.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+                one.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 64 << 20)
                 one.setblocking(False)
                 one.bind((port, ETH_P_ALL))
                 self._sockets.append(one)
@@ -94,9 +96,15 @@ class Relay:
         while not self._over:
             now = time.monotonic()
             while waiting and waiting[0][0] <= now:
-                _, _, out, data = heapq.heappop(waiting)
-                out.send(data)
-            wait_s = min(waiting[0][0] - now, 0.05) if waiting else 0.05
+                try:
+                    waiting[0][2].send(waiting[0][3])
+                except OSError as error:  # the path behind is full
+                    if error.errno not in {errno.ENOBUFS, errno.EAGAIN}:
+                        raise
+                    time.sleep(0.001)
+                    break
+                heapq.heappop(waiting)
+            wait_s = min(max(waiting[0][0] - now, 0), 0.05) if waiting else 0.05
             for one in select.select(self._sockets, [], [], wait_s)[0]:
                 side = self._sockets.index(one)
                 data = one.recv(1 << 17)
@@ -122,17 +130,10 @@ class Relay:
 class Told:
     """One retransmission as the kernel tells it (tracepoints tcp_retransmit_skb, tcp_retransmit_synack)."""
 
-    flow: str
     time_ns: int  # CLOCK_MONOTONIC, to the microsecond
     cause: str  # rto, fast, tlp
-    stack: tuple[str, ...]  # innermost function first
     state: int | None  # TCP_CA_..., as last set; None: never set
-
-
-_LINE = re.compile(r"^.*?\[(\d+)\].*?\s(\d+)\.(\d{6}): (\S+)(.*)$")
-_FIELD = re.compile(r"(\w+)=(\S+)")
-EVENTS = ("tcp_retransmit_skb", "tcp_retransmit_synack", "tcp_cong_state_set")
-TCP_CA_LOSS = 4
+    stack: tuple[str, ...]  # innermost function first; empty where the kernel could not tell it
 
 
 class KernelTrace:
@@ -154,7 +155,7 @@ class KernelTrace:
         self._write("buffer_size_kb", "16384")
         self._write("events/tcp/tcp_retransmit_skb/trigger", "stacktrace")
         for event in EVENTS:
-            self._write(f"events/tcp/{event}/enable", "1")
+            self._write(f"events/{event}/enable", "1")
 
     def _write(self, file, text):
         (self._root / file).write_text(text)
@@ -162,36 +163,16 @@ class KernelTrace:
     def told(self):
         """All so far, by flow name as in the results, in their order."""
         self._write("tracing_on", "0")
-        found, states, last, stack = {}, {}, {}, []
-        for line in (self._root / "trace").read_text().splitlines():
-            if line.startswith(" => "):
-                stack.append(line[4:].split("+")[0].strip())
-                continue
-            match = _LINE.match(line)
-            if match is None:
-                continue
-            processor, event = match[1], match[4].rstrip(":")
-            if event == "<stack":  # of the last event on that processor
-                stack = last.get(processor, [])
-            if event not in EVENTS:
-                continue
-            last[processor] = []
-            fields = dict(_FIELD.findall(match[5]))
-            if fields["family"] != "AF_INET" or ipaddress.ip_address(fields["saddr"]) not in self._network:
-                continue
-            flow = "{saddr}:{sport}>{daddr}:{dport}".format(**fields)
-            if event == "tcp_cong_state_set":
-                states[flow] = int(fields["cong_state"])
-            elif fields.get("err", "0") == "0":
-                time_ns = int(match[2]) * 1_000_000_000 + int(match[3]) * 1000
-                one = {"time_ns": time_ns, "stack": last[processor], "state": states.get(flow), "event": event}
-                found.setdefault(flow, []).append(one)
-        return {flow: [_told(flow, one) for one in rows] for flow, rows in found.items()}
+        told = Account(self._network)
+        with (self._root / "trace").open() as lines:
+            for line in lines:
+                told.read(line)
+        return told.flows()
 
     def close(self):
         self._write("tracing_on", "0")
         for event in EVENTS:
-            self._write(f"events/tcp/{event}/enable", "0")
+            self._write(f"events/{event}/enable", "0")
         self._write("events/tcp/tcp_retransmit_skb/trigger", "!stacktrace")
         self._root.rmdir()
         self._holder.stdout.close()
@@ -199,15 +180,78 @@ class KernelTrace:
         self._holder.wait()
 
 
-def _told(flow, one):
-    """What made the kernel send it: the loss probe's timer, the retransmission timer, or else its congestion state."""
-    if one["event"] == "tcp_retransmit_synack" or "tcp_retransmit_timer" in one["stack"]:
-        cause = "rto"
-    elif "tcp_send_loss_probe" in one["stack"]:
-        cause = "tlp"
-    else:  # after a timeout (slow start), or in a recovery
-        cause = "rto" if one["state"] == TCP_CA_LOSS else "fast"
-    return Told(flow=flow, time_ns=one["time_ns"], cause=cause, stack=tuple(one["stack"]), state=one["state"])
+EVENTS = (
+    "tcp/tcp_retransmit_skb",
+    "tcp/tcp_retransmit_synack",
+    "tcp/tcp_cong_state_set",
+    "timer/timer_expire_entry",
+    "timer/timer_expire_exit",
+)
+TCP_CA_OPEN, TCP_CA_DISORDER, TCP_CA_CWR, TCP_CA_RECOVERY, TCP_CA_LOSS = range(5)
+_LINE = re.compile(r"^.*?\[(\d+)\].*?\s(\d+)\.(\d{6}): (\S+)(.*)$")
+_FIELD = re.compile(r"(\w+)=(\S+)")
+
+
+class Account:
+    """Reads the lines of a trace."""
+
+    def __init__(self, network):
+        self._network = network
+        self._found, self._states = {}, {}
+        self._last, self._stack = {}, []  # by processor: the stack of the last event; where to put its lines
+        self._timer = {}  # by processor: the flows that entered TCP_CA_Loss since tcp_write_timer began; None: outside
+
+    def read(self, line):
+        if line.startswith(" => "):
+            self._stack.append(line[4:].split("+")[0].strip())
+            return
+        match = _LINE.match(line)
+        if match is None:
+            return
+        assert "LOST" not in line, line
+        processor, event = match[1], match[4].rstrip(":")
+        if event == "<stack":
+            self._stack = self._last.get(processor, [])
+        elif event == "timer_expire_entry":
+            self._timer[processor] = set() if "function=tcp_write_timer" in line else None
+        elif event == "timer_expire_exit":
+            self._timer[processor] = None
+        elif event.startswith("tcp_"):
+            stack = self._last[processor] = []
+            time_ns = int(match[2]) * 1_000_000_000 + int(match[3]) * 1000
+            self._read_event(event, dict(_FIELD.findall(match[5])), time_ns, self._timer.get(processor), stack)
+
+    def _read_event(self, event, fields, time_ns, timer, stack):
+        if fields["family"] != "AF_INET" or ipaddress.ip_address(fields["saddr"]) not in self._network:
+            return
+        flow = "{saddr}:{sport}>{daddr}:{dport}".format(**fields)
+        if event == "tcp_cong_state_set":
+            self._states[flow] = int(fields["cong_state"])
+            if timer is not None and self._states[flow] == TCP_CA_LOSS:
+                timer.add(flow)
+        elif fields.get("err", "0") == "0":
+            state = self._states.get(flow, TCP_CA_OPEN)
+            if event == "tcp_retransmit_synack":
+                by_timer = "rto"
+            elif timer is None or state == TCP_CA_RECOVERY:
+                by_timer = None
+            else:  # the retransmission timer declares all as lost before; the loss probe's does not
+                by_timer = "rto" if flow in timer or state == TCP_CA_LOSS else "tlp"
+            self._found.setdefault(flow, []).append((time_ns, by_timer, state, stack))
+
+    def flows(self):
+        return {flow: [self._told(*row) for row in rows] for flow, rows in self._found.items()}
+
+    @staticmethod
+    def _told(time_ns, by_timer, state, stack):
+        """What made the kernel send it: a timer, or else acknowledgements, and then the state says after what."""
+        cause = by_timer or ("rto" if state == TCP_CA_LOSS else "fast")
+        if stack:
+            timers = {"tcp_retransmit_timer": "rto", "tcp_send_loss_probe": "tlp"}
+            of_stack = next((timers[name] for name in stack if name in timers), None)
+            assert of_stack == by_timer or by_timer in {None, "rto"}, (by_timer, state, stack)
+            cause = of_stack or ("rto" if state == TCP_CA_LOSS else "fast")
+        return Told(time_ns=time_ns, cause=cause, state=state, stack=tuple(stack))
 
 
 @pytest.fixture

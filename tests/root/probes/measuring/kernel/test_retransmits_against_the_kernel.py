@@ -1,7 +1,7 @@
-"""Every retransmission, against TCP_INFO, the namespaces' counters and what the kernel tells of each.
+"""Every retransmission counted and typed, against TCP_INFO, the namespaces' counters and the kernel's own account.
 
 What happens to each frame is decided by the test (fixture `road`). The cause of each retransmission is what called
-the tracepoint tcp_retransmit_skb: the retransmission timer, the loss probe's timer, or the scoreboard, and then in
+the tracepoint tcp_retransmit_skb: the retransmission timer, the loss probe's timer, or acknowledgements, and then in
 which congestion state.
 """
 
@@ -423,19 +423,25 @@ def counted(tmp_path, road):
     return found
 
 
-def untold(result, told):
-    """The retransmissions in a capture that the kernel does not tell of: it tells of each when it has sent it."""
-    index, found = 0, []
+def compared(result, told):
+    """(segments whose type is the kernel's cause, the others: each with what the kernel tells of it).
+
+    A frame belongs to the first of the kernel's events that is not earlier: that is written when the frame is sent.
+    """
+    same, differing, index = 0, [], 0
     for row in result.rows:
         while index < len(told) and told[index].time_ns + 999 < row.time_ns:
             index += 1
-        if index == len(told):
-            found.append(row)
-    return found
+        one = told[index] if index < len(told) else None
+        if one is not None and one.cause == row.type:
+            same += row.segments
+        else:
+            differing.append((row, one))
+    return same, differing
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_is_counted_is_what_the_kernel_sent_again(road, observe, kernel_trace, tmp_path, name):
+def test_counts_and_types_are_the_kernels(road, observe, kernel_trace, tmp_path, name):
     played = SCENARIOS[name]
     road.offloads(played.offloads)
     road.set(tcp_no_metrics_save=1, **played.settings)
@@ -464,5 +470,16 @@ def test_what_is_counted_is_what_the_kernel_sent_again(road, observe, kernel_tra
         assert [ours] == end.snmp("RetransSegs")
 
     assert {one.cause for rows in told.values() for one in rows} >= set(played.causes)
+    if all(reading.info.total_rto >= 0 for reading in bench.readings):  # Linux 6.7 or newer
+        held = {r.flow: results[r.flow].timeouts_held(r.info.total_rto, time_ns=r.time_ns) for r in bench.readings}
+        assert sum(map(abs, held.values())) <= 0.03 * sum(reading.info.total_rto for reading in bench.readings) + 1, (
+            held
+        )
+    same, total, wrong = 0, 0, []
     for flow, result in results.items():
-        assert untold(result, told.get(flow, [])) == []
+        right, differing = compared(result, told.get(flow, []))
+        assert all(one for _, one in differing), "the kernel does not tell of each"
+        same, total = same + right, total + result.retransmits
+        wrong += differing
+    print(f"{name}: {same} of {total} types are the kernel's", *wrong, sep="\n  ")
+    assert same >= 0.97 * total or len(wrong) == 1  # of few
