@@ -7,12 +7,9 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any
 
 from unnoticed.errors import FabricError, PlanError
-from unnoticed.topology import emulator
 from unnoticed.topology.addresses import PREFIX_LENGTH
 from unnoticed.topology.bridge import (
     BLOCKING,
@@ -28,16 +25,14 @@ from unnoticed.topology.bridge import (
     topology_changes,
     wait_until,
 )
-from unnoticed.topology.direction import Direction, directions
-from unnoticed.topology.emulator import Emulator, LinkWay, Passage
-from unnoticed.topology.link import End, make_veths, send_single_frames, shape, steer
+from unnoticed.topology.direction import directions
+from unnoticed.topology.link import End, make_veths, steer
+from unnoticed.topology.links import Links
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.network import DEFAULT_PRIORITY, Network
-from unnoticed.topology.offloads import compute_checksums
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.requirements import fit, wants_tree
 from unnoticed.topology.shapes import make_topo
-from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper
 from unnoticed.topology.switching import Switching
@@ -73,10 +68,7 @@ def has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:
 
 
 class Building:
-    """One fabric while it is built, and what it then consists of.
-
-    `links` has, for each link of the network, its two ends with what was read back of their shaping.
-    """
+    """One fabric while it is built, and what it then consists of."""
 
     def __init__(self, spec: FabricSpec, *, topo: Topo | None = None) -> None:
         self.topo, self.wiring = design(spec, topo=topo)
@@ -86,11 +78,7 @@ class Building:
         self.places: dict[str, Place] = {}
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
-        self.links: list[dict[str, Any]] = []
-        self.emulator: Emulator | None = None  # what links that do more than hold a rate run through
-        self._asked_links: list[tuple[End, End]] = []
-        self._asked: dict[tuple[str, str], Direction] = {}  # by node and interface of the sending end
-        self._detours: dict[tuple[End, End], tuple[End, End]] = {}
+        self.links: Links | None = None  # once the nodes are there
         self.rps_mask = sum(1 << cpu for cpu in os.sched_getaffinity(0))
         self._spec = spec
         self._sweeper: Sweeper | None = None
@@ -101,16 +89,14 @@ class Building:
         with _marked_environment(marks):
             network.buildFromTopo(self.topo)
             network.add_guests()
-            self._plan_links()
-        if self.emulator is not None:
-            self.emulator.begin(environment=marks)
+            links = self.links = Links(network, self._spec, kinds=self.wiring.kinds(self._spec.roles))
+        links.begin(marks)
         run_inside([(node.pid, _silence) for node in network.nodes()])
-        make_veths(self._veths())
+        make_veths(links.veths())
         self._name_places()
         run_inside([(switch.pid, switch.set_up) for switch in network.switches])
         run_inside([(host.pid, functools.partial(self._set_up_host, host.name)) for host in network.hosts])
-        self._shape()
-        self._emulate()
+        links.set_up({name: (each.pid, each.bridge) for name, each in self.host_bridges.items()})
         for end in self._ends():
             steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
         if self.has_tree:
@@ -125,7 +111,9 @@ class Building:
         run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
 
     def release(self) -> None:
-        """Leave the nodes alone from now on; before their processes are ended. May be repeated."""
+        """Leave the nodes alone from now on, and end the relays; before all processes are ended. May be repeated."""
+        if self.links is not None:
+            self.links.close()
         if self._sweeper is not None:
             self._sweeper.stop()
             self._sweeper = None
@@ -142,30 +130,8 @@ class Building:
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
         return pairs + [(client, server) for client in self.clients for server in served]
 
-    def ways(self) -> list[LinkWay]:
-        """Each direction of each link of the topology, in order; a fabric's own guests' links are none."""
-        by_ports = {
-            (passage.inlet, passage.outlet): self.emulator.means(passage)
-            for passage in (self.emulator.passages if self.emulator else ())
-            if self.emulator
-        }
-        ways = []
-        for ends in self._asked_links:
-            through = [port.interface for port in self._detours.get(ends, ())]
-            for (sender, receiver), passage in zip((ends, ends[::-1]), (through, through[::-1]), strict=True):
-                asked = self._asked[sender.node, sender.interface]
-                words = ["HTB"] if asked.rate_bit_per_s is not None else []
-                words += [by_ports[passage[0], passage[1]]] if passage else []
-                ways.append(LinkWay(sender=sender, receiver=receiver, asked=asked, means=", ".join(words) or "veth"))
-        return ways
-
-    def close(self) -> None:
-        """End what is no process of the fabric's own accord: the emulator's relay."""
-        if self.emulator is not None:
-            self.emulator.close()
-
     def _ends(self) -> Iterator[End]:
-        for pair in self._veths():
+        for pair in self.links.veths() if self.links else ():
             yield from pair
 
     def _is_up(self) -> bool:
@@ -247,96 +213,6 @@ class Building:
         ]
         if found != [(place.mac, place.ipv4, PREFIX_LENGTH)]:
             raise FabricError(f"{name} should have {place.mac} and {place.ipv4}/{PREFIX_LENGTH}, but has {found}.")
-
-    def _plan_links(self) -> None:
-        """Find what each direction of each link is asked to be, and which links run through the emulator.
-
-        The guest's own links stand for no cable: nothing is asked of them.
-        """
-        network, guests = self.network, set(self.network.bridged.values())
-        self._asked_links = [link.ends for link in network.links if not guests & {end.node for end in link.ends}]
-        pairs = [(one.node, other.node) for one, other in self._asked_links]
-        asked = directions(
-            pairs, base=self._spec.direction, changes=self._spec.links, kinds=self.wiring.kinds(self._spec.roles)
-        )
-        for ends, both in zip(self._asked_links, asked, strict=True):
-            self._asked |= {(end.node, end.interface): direction for end, direction in zip(ends, both, strict=True)}
-        impaired = [
-            (ends, both)
-            for ends, both in zip(self._asked_links, asked, strict=True)
-            if any(each.is_impaired for each in both)
-        ]
-        if not impaired:
-            return
-        pid, passages = network.add_emulator(), []
-        for number, ((one, other), (there, back)) in enumerate(impaired):
-            macs = (network.port_mac(), network.port_mac())
-            here, yonder = emulator.ports(number, pid=pid, macs=macs)
-            self._detours[one, other] = (here, yonder)
-            for sender, receiver, inlet, outlet, direction in (
-                (one, other, here, yonder, there), (other, one, yonder, here, back)
-            ):  # fmt: skip
-                passages.append(
-                    Passage(
-                        sender=sender.node, receiver=receiver.node,
-                        inlet=inlet.interface, outlet=outlet.interface, direction=direction,
-                    )
-                )  # fmt: skip
-        self.emulator = Emulator(pid, passages)
-
-    def _veths(self) -> Iterator[tuple[End, End]]:
-        """The veth pairs that the links are made of."""
-        for link in self.network.links:
-            one, other = link.ends
-            if (one, other) in self._detours:
-                here, yonder = self._detours[one, other]
-                yield one, here
-                yield other, yonder
-            else:
-                yield one, other
-
-    def _emulate(self) -> None:
-        """Make the passages through the emulator, and let nobody send anything but single frames."""
-        if self.emulator is None:
-            return
-        relayed = self.emulator.relayed_ports
-        outer: dict[tuple[str, int], list[str]] = {}
-        for ends, detour in self._detours.items():
-            for end, port in zip(ends, detour, strict=True):
-                if port.interface in relayed:
-                    outer.setdefault((end.node, end.pid), []).append(end.interface)
-        run_inside(
-            [(pid, functools.partial(compute_checksums, names, where=node)) for (node, pid), names in outer.items()]
-        )
-        self.emulator.set_up()
-        devices: dict[tuple[str, int], list[str]] = {}
-        for end in (end for link in self.network.links for end in link.ends):
-            devices.setdefault((end.node, end.pid), []).append(end.interface)
-        for bridge in self.host_bridges.values():
-            devices[bridge.name, bridge.pid].append(bridge.bridge)
-        run_inside(
-            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
-        )
-
-    def _shape(self) -> None:
-        """Put the asked rates on both ends of every link of the topology; the guest's own links have none."""
-        shapings: dict[tuple[str, int], dict[str, Shaping]] = {}
-        for end in (end for ends in self._asked_links for end in ends):
-            shaping = self._asked[end.node, end.interface].shaping
-            if shaping is not None:
-                shapings.setdefault((end.node, end.pid), {})[end.interface] = shaping
-        jobs = [(pid, functools.partial(shape, asked, where=node)) for (node, pid), asked in shapings.items()]
-        read: dict[tuple[str, str], dict[str, int]] = {}
-        for (node, _), readings in zip(shapings, run_inside(jobs), strict=True):
-            read |= {(node, device): asdict(reading) for device, reading in readings.items()}
-        self.links = []
-        for link in self.network.links:
-            asked = [self._asked.get((end.node, end.interface)) for end in link.ends]
-            self.links.append({
-                "asked": [asdict(each) for each in asked if each is not None] or None,  # by the end that sends
-                "ends": [{**asdict(end), "read": read.get((end.node, end.interface))} for end in link.ends],
-                "through": [asdict(end) for end in self._detours.get(link.ends, ())],
-            })  # fmt: skip
 
 
 def _silence() -> None:

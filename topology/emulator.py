@@ -8,6 +8,8 @@ does all of it (`relay`) for the links that need it, in both directions.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +28,7 @@ from unnoticed.topology.forwarding import (
 from unnoticed.topology.link import End
 from unnoticed.topology.namespaces import json_documents, run_batch, run_inside
 from unnoticed.topology.netem import netem_differences, netem_line
+from unnoticed.topology.offloads import compute_checksums
 from unnoticed.topology.relay import MOST_BIT_PER_S, Relay, dropped, held, settings
 
 NAME = "emulator"
@@ -34,18 +37,32 @@ FORWARDED, NFTABLES, NETEM, RELAY = "forwarding", "nftables", "netem", "relay"
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """One direction of a link through the emulator, from the port `inlet` to the port `outlet`."""
+    """One direction of a link through the emulator, from the port `inlet` to the port `outlet`.
+
+    `direction`: what it is asked to be; `later`: what else it will be asked to be, as far as that is known beforehand.
+    """
 
     sender: str  # the nodes at its ends
     receiver: str
     inlet: str
     outlet: str
     direction: Direction
+    later: tuple[Direction, ...] = ()
 
     @property
     def name(self) -> str:
         """The direction as a plan names it; there may be several between two nodes."""
         return f"{self.sender}>{self.receiver}"
+
+    @property
+    def states(self) -> tuple[Direction, ...]:
+        """All that it is known to become, first what it is."""
+        return (self.direction, *self.later)
+
+    @property
+    def needs_holding(self) -> bool:
+        """Whether frames must be held or repeated, now or later."""
+        return any(state.needs_holding for state in self.states)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,32 +97,122 @@ def try_netem() -> bool:
 
 
 class Emulator:
-    """The passages through one namespace, which the process `pid` holds."""
+    """The passages through one namespace, which the process `pid` holds.
 
-    def __init__(self, pid: int, passages: Sequence[Passage]) -> None:
+    `outer`: the end of the link that each port is wired to.
+    """
+
+    def __init__(self, pid: int, passages: Sequence[Passage], *, outer: Mapping[str, End]) -> None:
         self.pid = pid
-        self.passages = list(passages)
-        self._netem: list[Passage] = []
-        self._relayed: list[Passage] = []
-        self._relay: Relay | None = None
-        self.seed = secrets.randbits(63)  # of what the relay leaves to chance
+        self.seed = secrets.randbits(63)  # of what relays leave to chance
+        self._passages = {passage.inlet: passage for passage in passages}
+        self._outer = dict(outer)
+        self._environment: dict[str, str] = {}
+        self._has_netem: bool | None = None  # not tried yet
+        self._netem: set[str] = set()  # inlets of the passages whose outlets have it
+        self._relays: list[Relay] = []
+        self._rows: dict[str, tuple[Relay, int]] = {}  # the relay of an inlet, and its row there
+
+    @property
+    def passages(self) -> list[Passage]:
+        """All passages, as they are now."""
+        return list(self._passages.values())
 
     def begin(self, *, environment: Mapping[str, str]) -> None:
-        """Find what can do what is asked, and start the relay if it is needed; the ports need not be there yet.
+        """Find what can do what is asked, and start a relay if one is needed; the ports need not be there yet.
 
         The relay's environment carries the run's marks. Raises MachineError if nothing here can do it.
         """
-        holding = [passage for passage in self.passages if passage.direction.needs_holding]
+        self._environment = dict(environment)
+        self._find_means([passage for passage in self.passages if passage.needs_holding])
+
+    def set_up(self) -> None:
+        """Make the passages, now that the ports are there, and read them back. Raises FabricError."""
+        run_inside([(self.pid, self._set_up)])
+        for relay in self._relays:
+            self._open(relay)
+
+    def change(self, new: Mapping[str, Direction]) -> None:
+        """Let the passages from these inlets be something else, and read them back.
+
+        Raises MachineError if nothing here can do it, and FabricError if they did not become so.
+        """
+        for inlet, direction in new.items():
+            self._passages[inlet] = dataclasses.replace(self._passages[inlet], direction=direction)
+        had_netem = set(self._netem)
+        known = {*self._rows, *self._netem}
+        late = [self._passages[inlet] for inlet in new if self._passages[inlet].needs_holding and inlet not in known]
+        before = len(self._relays)
+        self._find_means(late)
+        for relay in self._relays[before:]:
+            self._open(relay)
+        for inlet, direction in new.items():
+            if inlet in self._rows:
+                relay, row = self._rows[inlet]
+                relay.ask(row, direction)
+        changed = [passage for passage in self.passages if passage.inlet in new or passage.inlet in self._rows]
+
+        def change() -> None:
+            run_nft([line for passage in changed for line in self._way(passage).change_lines()])
+            lines = [
+                netem_line(
+                    passage.direction, passage.outlet, verb="change" if passage.inlet in had_netem else "add"
+                )
+                for passage in changed
+                if passage.inlet in self._netem
+            ]  # fmt: skip
+            if lines:
+                run_batch(["tc"], lines)
+            self._check()
+
+        run_inside([(self.pid, change)])
+
+    def means(self, inlet: str) -> str:
+        """What implements the passage from a port, in words."""
+        if inlet in self._rows:
+            return RELAY
+        lossy = self._passages[inlet].direction.loss_ppm > 0
+        words = [*([NFTABLES] if lossy else []), *([NETEM] if inlet in self._netem else [])]
+        return " and ".join(words) or FORWARDED
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every passage for a trial's records."""
+        return [{**asdict(passage), "means": self.means(passage.inlet)} for passage in self.passages]
+
+    def lost_frames(self) -> dict[str, int]:
+        """How many frames were lost as asked so far, by direction. Raises FabricError."""
+        [by_inlet] = run_inside([(self.pid, lambda: dict(lost_frames(read_table())))])
+        for inlet, counts in self.relay_counts().items():
+            by_inlet[inlet] = by_inlet.get(inlet, 0) + counts["lost"]
+        return self._by_name(by_inlet)
+
+    def dropped_frames(self) -> dict[str, int]:
+        """How many frames relays had to drop though nobody asked for it, by direction. Raises FabricError."""
+        return self._by_name({inlet: dropped(counts) for inlet, counts in self.relay_counts().items()})
+
+    def relay_counts(self) -> dict[str, dict[str, int]]:
+        """What relays counted, by inlet; empty without one. Raises FabricError."""
+        rows = {relay: relay.counts() for relay in self._relays}
+        return {inlet: rows[relay][row] for inlet, (relay, row) in self._rows.items()}
+
+    def close(self) -> None:
+        """End the relays; the rest goes with the namespace."""
+        while self._relays:
+            self._relays.pop().close()
+
+    def _find_means(self, holding: Sequence[Passage]) -> None:
+        """Netem, or a relay that starts now, for passages that hold frames. Raises MachineError where neither can."""
         if not holding:
             return
-        [has_netem] = run_inside([(self.pid, try_netem)])
-        if has_netem:
-            self._netem = holding
+        if self._has_netem is None:
+            [self._has_netem] = run_inside([(self.pid, try_netem)])
+        if self._has_netem:
+            self._netem |= {passage.inlet for passage in holding}
             return
         fast = [
             passage.name
             for passage in holding
-            if passage.direction.rate_bit_per_s is None or passage.direction.rate_bit_per_s > MOST_BIT_PER_S
+            if any((state.rate_bit_per_s or MOST_BIT_PER_S + 1) > MOST_BIT_PER_S for state in passage.states)
         ]
         if fast:
             raise MachineError(
@@ -114,87 +221,49 @@ class Emulator:
                 "Debian kernel has it)."
             )
         links = {frozenset((passage.inlet, passage.outlet)) for passage in holding}
-        self._relayed = [each for each in self.passages if frozenset((each.inlet, each.outlet)) in links]
-        asked = [(held(each.direction, inlet=each.inlet, outlet=each.outlet), each.direction) for each in self._relayed]
-        self._relay = Relay(self.pid, settings(asked, seed=self.seed), environment=environment)
+        relayed = [each for each in self.passages if frozenset((each.inlet, each.outlet)) in links]
+        given = settings(
+            [(held(each.direction, inlet=each.inlet, outlet=each.outlet), each.states) for each in relayed],
+            seed=self.seed + len(self._relays),
+        )
+        relay = Relay(self.pid, given, environment=self._environment)
+        self._relays.append(relay)
+        self._rows |= {passage.inlet: (relay, row) for row, passage in enumerate(relayed)}
 
-    @property
-    def relayed_ports(self) -> frozenset[str]:
-        """The ports whose frames leave the kernel: they must come in with their check sums."""
-        return frozenset(passage.inlet for passage in self._relayed)
-
-    def set_up(self) -> None:
-        """Make the passages, now that the ports are there, and read them back. Raises FabricError."""
-        run_inside([(self.pid, self._set_up)])
-        if self._relay is not None:
-            self._relay.open()
-
-    def check(self) -> None:
-        """Read the passages back. Raises FabricError unless they are what was asked."""
-        run_inside([(self.pid, self._check)])
-
-    def means(self, passage: Passage) -> str:
-        """What implements a passage, in words."""
-        if passage in self._relayed:
-            return RELAY
-        words = [
-            *([NFTABLES] if passage.direction.loss_ppm else []),
-            *([NETEM] if passage in self._netem else []),
-        ]
-        return " and ".join(words) or FORWARDED
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Every passage for a trial's records."""
-        return [{**asdict(passage), "means": self.means(passage)} for passage in self.passages]
-
-    def lost_frames(self) -> dict[str, int]:
-        """How many frames were lost as asked so far, by direction. Raises FabricError."""
-        [by_inlet] = run_inside([(self.pid, lambda: dict(lost_frames(read_table())))])
-        by_inlet |= {each.inlet: counts["lost"] for each, counts in self._relay_counts()}
-        return _by_name(self.passages, by_inlet)
-
-    def dropped_frames(self) -> dict[str, int]:
-        """How many frames the relay had to drop though nobody asked for it, by direction. Raises FabricError."""
-        return _by_name(self._relayed, {each.inlet: dropped(counts) for each, counts in self._relay_counts()})
-
-    def relay_counts(self) -> dict[str, dict[str, int]]:
-        """What the relay counted, by inlet; empty without one. Raises FabricError."""
-        return {each.inlet: counts for each, counts in self._relay_counts()}
-
-    def close(self) -> None:
-        """End the relay; the rest goes with the namespace."""
-        if self._relay is not None:
-            self._relay.close()
-            self._relay = None
-
-    def _relay_counts(self) -> list[tuple[Passage, dict[str, int]]]:
-        return [] if self._relay is None else list(zip(self._relayed, self._relay.counts(), strict=True))
+    def _open(self, relay: Relay) -> None:
+        """Let a relay take frames, which must come to it with their check sums."""
+        ends = [self._outer[inlet] for inlet, (whose, _) in self._rows.items() if whose is relay]
+        run_inside([(end.pid, functools.partial(compute_checksums, [end.interface], where=end.node)) for end in ends])
+        relay.open()
 
     def _way(self, passage: Passage) -> Way:
-        if passage in self._relayed:
+        if passage.inlet in self._rows:
             return Way(inlet=passage.inlet, outlet=None, loss_ppm=0)
         return Way(inlet=passage.inlet, outlet=passage.outlet, loss_ppm=passage.direction.loss_ppm)
 
     def _set_up(self) -> None:
         run_batch(["ip"], [f"link set dev {passage.inlet} up" for passage in self.passages])
         run_nft(table_lines([self._way(passage) for passage in self.passages]))
-        if self._netem:
-            run_batch(["tc"], [netem_line(passage.direction, passage.outlet) for passage in self._netem])
+        lines = [netem_line(each.direction, each.outlet) for each in self.passages if each.inlet in self._netem]
+        if lines:
+            run_batch(["tc"], lines)
         self._check()
 
     def _check(self) -> None:
+        """Read the passages back, in the calling thread's namespace. Raises FabricError unless they are as asked."""
         wrong = way_differences([self._way(passage) for passage in self.passages], read_table())
-        if self._netem:
-            lines = [f"qdisc show dev {passage.outlet}" for passage in self._netem]
+        held_back = [passage for passage in self.passages if passage.inlet in self._netem]
+        if held_back:
+            lines = [f"qdisc show dev {passage.outlet}" for passage in held_back]
             shown = json_documents(run_batch(["tc", "-j"], lines))
-            for passage, qdiscs in zip(self._netem, shown, strict=True):
+            for passage, qdiscs in zip(held_back, shown, strict=True):
                 wrong += [f"{passage.outlet}: {each}" for each in netem_differences(passage.direction, qdiscs)]
         if wrong:
             raise FabricError(f"Links are not what was asked for: {'; '.join(wrong)}.")
 
-
-def _by_name(passages: Sequence[Passage], by_inlet: Mapping[str, int]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for passage in passages:
-        total[passage.name] = total.get(passage.name, 0) + by_inlet.get(passage.inlet, 0)
-    return total
+    def _by_name(self, by_inlet: Mapping[str, int]) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for inlet, count in by_inlet.items():
+            name = self._passages[inlet].name
+            total[name] = total.get(name, 0) + count
+        return total

@@ -21,7 +21,9 @@ from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 
 if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
     from unnoticed.topology.building import Building
-    from unnoticed.topology.emulator import Emulator, LinkWay
+    from unnoticed.topology.direction import LinkChange
+    from unnoticed.topology.emulator import LinkWay
+    from unnoticed.topology.links import Links
 
 _MNEXEC_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 10.0
@@ -150,7 +152,6 @@ class Fabric:
         """
         if self._building is not None:
             self._building.release()
-            self._building.close()
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         while processes := [each for each in marked_processes(FABRIC_MARK) if each.marks[FABRIC_MARK] == self.id]:
             if time.monotonic() > deadline:
@@ -201,21 +202,34 @@ class Fabric:
 
     def lost_frames(self) -> dict[str, int]:
         """How many frames links have lost so far, as they were asked to, by direction ("s1>s2"). Raises FabricError."""
-        return self._emulator.lost_frames() if self._emulator else {}
+        lost: dict[str, int] = self.link_counts()["lost"]
+        return lost
 
     def ways(self) -> list[LinkWay]:
         """Each direction of each link, with its two ends, what it is asked to be and by what means."""
-        return self._building.ways() if self._building else []
+        return self._links.ways() if self._links else []
 
     def link_counts(self) -> dict[str, Any]:
         """What became of frames on the links that lose or hold them, for a trial's records. Raises FabricError.
 
         `lost`: as asked, by direction; `dropped`: though nobody asked for it; `relay`: what it counted, by inlet.
         """
-        emulator = self._emulator
+        emulator = self._links.emulator if self._links else None
         if emulator is None:
             return {"lost": {}, "dropped": {}, "relay": {}}
         return {"lost": emulator.lost_frames(), "dropped": emulator.dropped_frames(), "relay": emulator.relay_counts()}
+
+    def change_link(self, change: LinkChange) -> None:
+        """Let some links be something else from now on. Raises PlanError, MachineError or FabricError."""
+        self._up().change(change)
+
+    def cut_link(self, link: str) -> None:
+        """Cut some links ("s1-s2"), as if the cable had been pulled. Raises PlanError or FabricError."""
+        self._up().cut(link)
+
+    def restore_link(self, link: str) -> None:
+        """Plug some links in, and let them be what they were at first. Raises PlanError or FabricError."""
+        self._up().restore(link)
 
     def describe(self) -> dict[str, Any]:
         """What was asked for and what was read back, for a trial's records; it holds only what JSON can."""
@@ -235,13 +249,18 @@ class Fabric:
             "switches": bridges(self.switches),
             "host_bridges": bridges(self.host_bridges),
             "gates": {name: self.gate(name) for name in self.host_bridges},
-            "links": self._building.links if self._building else [],
-            "passages": self._emulator.describe() if self._emulator else [],
+            "links": self._links.describe() if self._links else [],
+            "passages": self._links.emulator.describe() if self._links and self._links.emulator else [],
         }
 
     @property
-    def _emulator(self) -> Emulator | None:
-        return self._building.emulator if self._building else None
+    def _links(self) -> Links | None:
+        return self._building.links if self._building else None
+
+    def _up(self) -> Links:
+        if self._links is None:
+            raise FabricError("The fabric is not up.")
+        return self._links
 
     def _pid(self, name: str) -> int:
         place = self.places.get(name) or self.switches.get(name)

@@ -110,9 +110,25 @@ def shape(asked: Mapping[str, Shaping], *, where: str) -> dict[str, ShapingReadi
     devices = list(asked)
     if not devices:
         return {}
-    set_and_show = [line for device in devices for line in asked[device].lines(device)]
-    set_and_show += [f"qdisc show dev {device}" for device in devices]
-    qdiscs = json_documents(run_batch(["tc", "-j"], set_and_show))
+    run_batch(["tc"], [line for device in devices for line in asked[device].lines(device)])
+    return _read_shapes(asked, where=where)
+
+
+def reshape(device: str, before: Shaping | None, now: Shaping | None, *, where: str) -> None:
+    """Let the egress of a device in the calling thread's namespace have another rate, or none, and read it back.
+
+    Frames that wait stay where rate and queue are only changed. Raises FabricError.
+    """
+    if now is None:
+        run_batch(["tc"], [f"qdisc del dev {device} root"])
+        return
+    run_batch(["tc"], now.lines(device) if before is None else now.change_lines(device))
+    _read_shapes({device: now}, where=where)
+
+
+def _read_shapes(asked: Mapping[str, Shaping], *, where: str) -> dict[str, ShapingReading]:
+    devices = list(asked)
+    qdiscs = json_documents(run_batch(["tc", "-j"], [f"qdisc show dev {device}" for device in devices]))
     classes = run_batch(["tc", "-d"], [f"class show dev {device}" for device in devices]).strip().splitlines()
     if len(qdiscs) != len(devices) or len(classes) != len(devices):
         raise FabricError(f"tc shows {qdiscs} and {classes} at {where}, which is not one class for each of {devices}.")

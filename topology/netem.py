@@ -38,6 +38,8 @@ def netem_line(direction: Direction, device: str, *, verb: str = "add") -> str:
         words.append(f"duplicate {_percent(direction.duplicate_ppm)}")
     if direction.jitter_ns:
         words.append(f"rate {ORDERING_RATE_BYTES_PER_S * 8}bit")
+    elif verb == "change":
+        words.append("rate 0bit")  # what is not named stays as it was
     return " ".join(words)
 
 

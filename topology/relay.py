@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,16 +46,16 @@ def held(direction: Direction, *, inlet: str, outlet: str) -> Held:
     )
 
 
-def settings(asked: Sequence[tuple[Held, Direction]], *, seed: int) -> RelaySettings:
+def settings(asked: Sequence[tuple[Held, Sequence[Direction]]], *, seed: int) -> RelaySettings:
     """The sizes of rings and lines that hold what the links' rates let pass within their delays.
 
-    `asked`: each direction as it is at first, and as it will be when it holds the most.
+    `asked`: each direction as it is at first, and all that it is known to become.
     """
     line = entries = slots = 0
-    for _, most in asked:
-        rate = most.rate_bit_per_s or _UNSHAPED_BIT_PER_S
-        held_bytes = rate * (most.delay_ns + most.jitter_ns + _SLACK_NS) // 8_000_000_000
-        line = max(line, held_bytes * (2 if most.duplicate_ppm else 1))
+    for state in (state for _, states in asked for state in states):
+        rate = state.rate_bit_per_s or _UNSHAPED_BIT_PER_S
+        held_bytes = rate * (state.delay_ns + state.jitter_ns + _SLACK_NS) // 8_000_000_000
+        line = max(line, held_bytes * (2 if state.duplicate_ppm else 1))
         entries = max(entries, held_bytes // 64)
         slots = max(slots, rate * _RING_NS // (8_000_000_000 * _TYPICAL_FRAME_BYTES))
     return RelaySettings(
@@ -79,20 +80,19 @@ class Relay:
             process_group=0,
         )  # fmt: skip
         self._partial = b""
+        self._lock = threading.Lock()  # a question and its answer belong together
         self.realtime = False
 
     def open(self) -> None:
         """Let it take frames, now that the ports are there. Raises FabricError if it cannot."""
         self.realtime = bool(self._wait("loaded", _START_S)["realtime"])
-        self._command("open")
-        self._wait("ready", _ANSWER_S)
+        self._ask("open", "ready")
 
     def ask(self, row: int, direction: Direction) -> None:
         """Let a direction be something else from now on, and read that back. Raises FabricError."""
         before = self._held[row]
         now = held(direction, inlet=before.inlet, outlet=before.outlet)
-        self._command("set", row=row, **vars(now))
-        answer = self._wait("set", _ANSWER_S)["asked"]
+        answer = self._ask("set", "set", row=row, **vars(now))["asked"]
         asked = [now.delay_ns, now.jitter_ns, now.loss_ppm, now.reorder_ppm, now.duplicate_ppm]
         if answer[2:] != asked:
             raise FabricError(f"The relay was asked for {asked} from {now.inlet}, but has {answer[2:]}.")
@@ -100,8 +100,7 @@ class Relay:
 
     def counts(self) -> list[dict[str, int]]:
         """What it did so far, by direction. Raises FabricError."""
-        self._command("counts")
-        counts: list[dict[str, int]] = self._wait("counts", _ANSWER_S)["counts"]
+        counts: list[dict[str, int]] = self._ask("counts", "counts")["counts"]
         return counts
 
     def close(self) -> None:
@@ -112,6 +111,11 @@ class Relay:
         self._process.kill()
         self._process.wait()
         self._stderr.close()
+
+    def _ask(self, command: str, reply: str, **fields: Any) -> dict[str, Any]:
+        with self._lock:
+            self._command(command, **fields)
+            return self._wait(reply, _ANSWER_S)
 
     def _command(self, command: str, **fields: Any) -> None:
         assert self._process.stdin is not None

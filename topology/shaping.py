@@ -50,12 +50,18 @@ class Shaping:
 
     def lines(self, device: str) -> list[str]:
         """Lines for `tc -batch` that put this on the egress of `device`."""
+        return [f"qdisc add dev {device} root handle 1: htb default 1", *self._settings(device, "add")]
+
+    def change_lines(self, device: str) -> list[str]:
+        """Lines for `tc -batch` that put this in the place of another shaping of `device`."""
+        return self._settings(device, "change")
+
+    def _settings(self, device: str, verb: str) -> list[str]:
         rate, burst = f"{self.rate_bit_per_s}bit", f"{self.burst_bytes}b"
         rates = f"rate {rate} ceil {rate} burst {burst} cburst {burst} quantum {QUANTUM_BYTES}"
         return [
-            f"qdisc add dev {device} root handle 1: htb default 1",
-            f"class add dev {device} parent 1: classid 1:1 htb {rates}",
-            f"qdisc add dev {device} parent 1:1 handle 10: bfifo limit {self.limit_bytes}b",
+            f"class {verb} dev {device} parent 1: classid 1:1 htb {rates}",
+            f"qdisc {verb} dev {device} parent 1:1 handle 10: bfifo limit {self.limit_bytes}b",
         ]
 
 

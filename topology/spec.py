@@ -37,6 +37,8 @@ class FabricSpec:
     reorder_ppm: int = 0
     duplicate_ppm: int = 0
     links: tuple[LinkChange, ...] = ()  # what differs on some of the links; later ones are laid over earlier ones
+    later: tuple[LinkChange, ...] = ()  # what links will be asked to become, so that they are made for it
+    adjustable: bool = False  # make every link so that it can be asked for anything later
     # The neighbour table is part of a real guest's RAM, so the destination knows it already: "static" puts every place
     # into both guest namespaces. "dynamic" lets the guest's kernel ask, which re-teaches the switches unasked.
     guest_neighbours: Literal["static", "dynamic"] = "static"

@@ -97,12 +97,12 @@ def test_an_empty_line_takes_whatever_it_can_hold():
 
 def test_lines_and_rings_are_as_large_as_the_rate_and_the_delay_need():
     wide = Direction(rate_bit_per_s=100_000_000, delay_ns=100 * MS)
-    given_settings = settings([(held(wide, inlet="l0-0", outlet="l0-1"), wide)], seed=1)
+    given_settings = settings([(held(wide, inlet="l0-0", outlet="l0-1"), [wide])], seed=1)
     assert given_settings.line_bytes >= 100_000_000 // 8 * 0.2
     assert given_settings.entries * 64 >= 100_000_000 // 8 * 0.2
     assert given_settings.slots * 256 > 100_000_000 // 8 * 0.049
     longer = Direction(rate_bit_per_s=100_000_000, delay_ns=200 * MS)
-    assert settings([(given_settings.held[0], longer)], seed=1).line_bytes > given_settings.line_bytes
+    assert settings([(given_settings.held[0], [wide, longer])], seed=1).line_bytes > given_settings.line_bytes
     assert RelaySettings.parse(given_settings.text()) == given_settings
 
 

@@ -33,6 +33,11 @@ def test_what_was_asked_for_is_found_in_what_tc_prints():
     assert differences(GIGABIT, read_shaping(QDISCS, CLASSES)) == []
 
 
+def test_a_change_names_the_same_class_and_queue_as_the_first_setting():
+    first = [line.replace(" add ", " change ") for line in GIGABIT.lines("eth0")]
+    assert GIGABIT.change_lines("eth0") == first[1:]
+
+
 def test_every_line_names_the_device_so_that_it_may_be_called_anything():
     assert all(" dev up " in line for line in GIGABIT.lines("up"))
 
