@@ -96,7 +96,7 @@ class Building:
         self._name_places()
         run_inside([(switch.pid, switch.set_up) for switch in network.switches])
         run_inside([(host.pid, functools.partial(self._set_up_host, host.name)) for host in network.hosts])
-        links.set_up({name: (each.pid, each.bridge) for name, each in self.host_bridges.items()})
+        links.set_up()
         for end in self._ends():
             steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
         if self.has_tree:

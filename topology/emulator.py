@@ -216,7 +216,7 @@ class Emulator:
         ]
         if fast:
             raise MachineError(
-                f"Links faster than {MOST_BIT_PER_S // 1_000_000} Mbit/s can have a delay only by netem, which this "
+                f"Links faster than {MOST_BIT_PER_S / 1e9:g} Gbit/s can have a delay only by netem, which this "
                 f"kernel lacks ({', '.join(fast)}): give them a lower rate, or load sch_netem (modprobe sch_netem; a "
                 "Debian kernel has it)."
             )

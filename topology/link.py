@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,22 +140,6 @@ def _read_shapes(asked: Mapping[str, Shaping], *, where: str) -> dict[str, Shapi
             raise FabricError(f"The link at {device} of {where} is not what was asked for: {'; '.join(wrong)}.")
         readings[device] = reading
     return readings
-
-
-def send_single_frames(devices: Sequence[str], *, where: str) -> None:
-    """Let devices of the calling thread's namespace be given no frame larger than their MTU, and read that back.
-
-    Else TCP hands over up to 64 KiB at once, and what is lost, delayed or repeated would be a burst of frames.
-    Raises FabricError.
-    """
-    batch = [f"link set dev {device} gso_max_segs 1" for device in devices]
-    links = json_documents(run_batch(["ip", "-d", "-j"], [*batch, "link show"]))[-1]
-    segments = {link["ifname"]: link.get("gso_max_segs") for link in links}
-    wrong = [f"{device}: {segments.get(device)}" for device in devices if segments.get(device) != 1]
-    if wrong:
-        raise FabricError(
-            f"Devices of {where} should send single frames, but their gso_max_segs is {', '.join(wrong)}."
-        )
 
 
 def steer(pid: int, device: str, *, mac: str, mask: int) -> None:

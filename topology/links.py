@@ -16,9 +16,10 @@ from unnoticed.errors import PlanError
 from unnoticed.topology import emulator
 from unnoticed.topology.direction import Direction, LinkChange, directions, select
 from unnoticed.topology.emulator import Emulator, LinkWay, Passage
-from unnoticed.topology.link import End, reshape, send_single_frames, set_administrative, shape
+from unnoticed.topology.link import End, reshape, set_administrative, shape
 from unnoticed.topology.namespaces import run_inside
 from unnoticed.topology.network import Network
+from unnoticed.topology.offloads import send_single_frames
 from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.spec import FabricSpec
 
@@ -61,10 +62,10 @@ class Links:
         if self.emulator is not None:
             self.emulator.begin(environment=marks)
 
-    def set_up(self, bridges: Mapping[str, tuple[int, str]]) -> None:
-        """Make the links what they are asked to be, now that the pairs are there; all is read back. Raises FabricError.
+    def set_up(self) -> None:
+        """Make the links what they are asked to be, now that the pairs are there, and read that back.
 
-        `bridges`: pid and name of the bridges inside of hosts, by host.
+        Raises FabricError.
         """
         shapings: dict[tuple[str, int], dict[str, Shaping]] = {}
         for end in (end for ends in self._ends for end in ends):
@@ -78,10 +79,8 @@ class Links:
             return
         self.emulator.set_up()
         devices: dict[tuple[str, int], list[str]] = {}
-        for end in (end for link in self._network.links for end in link.ends):
+        for end in (end for ends in self._detours for end in ends):
             devices.setdefault((end.node, end.pid), []).append(end.interface)
-        for host, (pid, bridge) in bridges.items():
-            devices[host, pid].append(bridge)
         run_inside(
             [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
         )

@@ -21,7 +21,7 @@ from unnoticed.errors import FabricError
 from unnoticed.topology.direction import Direction
 from unnoticed.topology.relay_process import Held, RelaySettings
 
-MOST_BIT_PER_S = 200_000_000  # of one link: up to there it was measured to keep its time
+MOST_BIT_PER_S = 1_000_000_000  # of one link: up to there it was measured to keep its time
 _START_S = 60.0  # where nothing is compiled yet, on a busy machine
 _ANSWER_S = 10.0
 _SLACK_NS = 100_000_000  # more than the delay that a line can hold

@@ -273,7 +273,7 @@ CAPABILITIES: tuple[Capability, ...] = (
                remedy=f"{_APT} nftables"),
     Capability(name="netem", purpose="links with delay and loss", attempt=_netem, required=False,
                probed="delayed lo by 1 ms",
-               cost="a process of ours keeps the delay of links, up to 200 Mbit/s",
+               cost="a process of ours keeps the delay of links, up to 1 Gbit/s",
                remedy="run a kernel with sch_netem (a Debian kernel has it as a module)"),
     Capability(name="userfaultfd, async write-protect", purpose="finding dirty pages at the least cost",
                required=False, network=False, attempt=kernel.track_dirty_page,

@@ -181,6 +181,6 @@ def test_a_link_comes_back_after_it_was_down(run, no_netem):
 
 
 def test_a_delay_on_a_fast_link_is_refused_with_what_to_do(run, processes_of, no_netem):
-    with pytest.raises(MachineError, match=r"Links faster than 200 Mbit/s .*c1>s1.*modprobe sch_netem"):
-        Fabric(FabricSpec(shape="single", delay_ns=MS), run_id=run.id).start()
+    with pytest.raises(MachineError, match=r"Links faster than 1 Gbit/s .*c1>s1.*modprobe sch_netem"):
+        Fabric(FabricSpec(shape="single", rate_bit_per_s=None, delay_ns=MS), run_id=run.id).start()
     assert processes_of(run.id) == {}

@@ -240,7 +240,7 @@ def test_doctor_is_content_without_what_is_optional(call, monkeypatch):
     monkeypatch.setattr(doctor_command, "find", find)
     result = call("doctor", "--seconds", "0.01")
     assert result.exit_code == 0
-    assert "without it: a process of ours keeps the delay of links, up to 200 Mbit/s" in result.stdout
+    assert "without it: a process of ours keeps the delay of links, up to 1 Gbit/s" in result.stdout
 
 
 def test_python_dash_m_unnoticed_is_the_command_line():
