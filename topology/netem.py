@@ -29,9 +29,9 @@ def limit_frames(direction: Direction) -> int:
 def netem_line(direction: Direction, device: str, *, verb: str = "add") -> str:
     """The line for `tc -batch` that makes the egress of `device` delay, reorder and repeat frames as asked."""
     words = [f"qdisc {verb} dev {device} root handle 1: netem limit {limit_frames(direction)}"]
-    words.append(f"delay {direction.delay_ns}ns")
+    words.append(f"delay {_microseconds(direction.delay_ns)}")
     if direction.jitter_ns:
-        words.append(f"{direction.jitter_ns}ns")
+        words.append(_microseconds(direction.jitter_ns))
     if direction.reorder_ppm:
         words.append(f"reorder {_percent(direction.reorder_ppm)}")
     if direction.duplicate_ppm:
@@ -41,6 +41,11 @@ def netem_line(direction: Direction, device: str, *, verb: str = "add") -> str:
     elif verb == "change":
         words.append("rate 0bit")  # what is not named stays as it was
     return " ".join(words)
+
+
+def _microseconds(time_ns: int) -> str:
+    """As tc reads it exactly. It has a unit for nanoseconds, but Debian 12's takes none of its spellings."""
+    return f"{time_ns // 1000}.{time_ns % 1000:03d}us"
 
 
 def _percent(ppm: int) -> str:

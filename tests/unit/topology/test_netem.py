@@ -20,16 +20,16 @@ def answer(**options):
 
 
 def test_a_delay_alone_is_a_line_with_a_delay_and_no_loss():
-    assert netem_line(PLAIN, "l0-1") == "qdisc add dev l0-1 root handle 1: netem limit 1976 delay 5000000ns"
+    assert netem_line(PLAIN, "l0-1") == "qdisc add dev l0-1 root handle 1: netem limit 1976 delay 5000.000us"
 
 
 def test_a_change_takes_back_the_rate_that_a_jitter_needed():
-    assert netem_line(PLAIN, "l0-1", verb="change").endswith(" delay 5000000ns rate 0bit")
+    assert netem_line(PLAIN, "l0-1", verb="change").endswith(" delay 5000.000us rate 0bit")
 
 
 def test_jitter_keeps_the_order_by_a_rate_and_shares_are_exact():
     assert netem_line(ALL, "l0-1", verb="change") == (
-        "qdisc change dev l0-1 root handle 1: netem limit 5199 delay 20000000ns 1500000ns reorder 0.2500% "
+        "qdisc change dev l0-1 root handle 1: netem limit 5199 delay 20000.000us 1500.000us reorder 0.2500% "
         "duplicate 0.0050% rate 80000000000bit"
     )
 
