@@ -64,6 +64,7 @@ class ByteStream:
         """The first frame with which all below a position had been sent; n if there is none."""
         return np.searchsorted(self.top, position, side="left")
 
+    @cached_property
     def answer_times(self) -> tuple[I64, I64]:
         """(when, how long it took) of the answers to frames of which nothing was sent again (Karn's rule)."""
         at = self.advances

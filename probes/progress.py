@@ -171,7 +171,7 @@ def _newest_arrived(stream: ByteStream, shows: int) -> int:
 
 def _answers_before(stream: ByteStream, time_ns: int) -> tuple[int | None, int]:
     """(the most that an answer took, by how much answers vary) shortly before; None if there were none."""
-    when, took = stream.answer_times()
+    when, took = stream.answer_times
     near = took[: int(np.searchsorted(when, time_ns, side="right"))][-_AROUND:]
     if not len(near):
         near = took[:_AROUND]

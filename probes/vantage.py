@@ -82,7 +82,7 @@ def _by_answers(stream: ByteStream, back: ByteStream) -> Vantage:
 
 def soonest_answer_ns(stream: ByteStream) -> int | None:
     """The least time from a frame of this direction to the acknowledgement of its bytes; None if there is none."""
-    _, took = stream.answer_times()
+    _, took = stream.answer_times
     return int(took.min()) if len(took) else None
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from unnoticed.results.grid import Grid
 
 _WIDTH = 190  # columns where stdout is no terminal
+_NARROW = 150  # below it there is no room for these
+_LESS_NEEDED = frozenset({"packets", "bytes", "lasted", "round trip", "captured", "kind"})
 
 
 @click.command(name="analyse")
@@ -92,11 +94,17 @@ def _print(console: Console, grid: Grid) -> None:
 
     from unnoticed.results.quantities import unbroken
 
+    left_out = _LESS_NEEDED if console.width < _NARROW else frozenset[str]()
+    kept = [k for k, head in enumerate(grid.heads) if head.title not in left_out]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=False)
-    for head in grid.heads:
-        table.add_column(head.title, justify="right" if head.is_number else "left", overflow="fold")
+    for k in kept:
+        longest = max((len(row[k]) for row in grid.rows), default=0)
+        # A name stays in one piece, unless it would leave no room for what is said of it.
+        in_one = k == 0 and longest <= console.width // 2
+        side: Literal["right", "left"] = "right" if grid.heads[k].is_number else "left"
+        table.add_column(grid.heads[k].title, justify=side, overflow="fold", no_wrap=in_one)
     for row in grid.rows:
-        table.add_row(*(unbroken(cell) for cell in row))
+        table.add_row(*(unbroken(row[k]) for k in kept))
     console.print(table)
     if grid.note:
         console.print(grid.note)

@@ -15,6 +15,8 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import GRE, CookedLinux, Dot1AD, Dot1Q, Ether
 
 from unnoticed.experiments import cli
+from unnoticed.experiments.analysis.capture import analyse_captures
+from unnoticed.experiments.commands.analyse import text
 
 MAC = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 BACK = {"src": "02:00:00:00:00:02", "dst": "02:00:00:00:00:01"}
@@ -251,6 +253,15 @@ def test_the_table_names_flows_counts_and_limits(tmp_path):
     for words in ("500 bytes", "2 rto", "220 ms", "near the sender"):
         assert words in line.replace("\u00a0", " ")
     assert "≥: only a complete capture at the sender" in result.stdout
+
+
+def test_a_narrow_terminal_gets_names_and_counts_in_one_piece(tmp_path):
+    (tmp_path / "x.pcap").write_bytes(pcap(conversation()))
+    lines = text(analyse_captures([tmp_path / "x.pcap"]), width=100, top=5).splitlines()
+    assert max(map(len, lines)) <= 100
+    line = next(line for line in lines if line.startswith("10.0.0.1:40000 > 10.0.0.2:7 "))
+    assert "2 rto" in line.replace("\u00a0", " ")
+    assert not any("round trip" in line for line in lines)
 
 
 def test_a_page_and_tables_are_left_in_a_folder(analyse, tmp_path):

@@ -7,13 +7,14 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from unnoticed.experiments import cli
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.tcpinfo import read_tcp_info
 
@@ -296,12 +297,11 @@ def conversations():
 
 @pytest.fixture
 def analyse():
-    """Run the command as a user does; the document it prints."""
+    """Call the command; the document it prints."""
 
     def run(*arguments):
-        command = [sys.executable, "-m", "unnoticed", "analyse", "--json", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        result = CliRunner().invoke(cli.main, ["analyse", "--json", *map(str, arguments)])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return json.loads(result.stdout)
 
     return run
