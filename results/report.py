@@ -19,7 +19,7 @@ from markupsafe import Markup
 import unnoticed
 from unnoticed.results import alerts, grid, metrics, summaries, verdicts
 from unnoticed.results.alerts import Alert, Severity
-from unnoticed.results.cells import Cell, cells
+from unnoticed.results.cells import Cell, cells, counted, disturbed
 from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
@@ -45,6 +45,11 @@ class Example:
     @property
     def trial_id(self) -> str:
         return str(self.tables.trials["trial_id"].iloc[0])
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine stalled in its cutover: then it did in that of every trial of its setting."""
+        return bool(disturbed(self.tables.trials).any())
 
     @cached_property
     def timeline(self) -> Markup:
@@ -211,7 +216,7 @@ class Report:
     @cached_property
     def steps(self) -> Grid:
         assert self.example is not None
-        return summaries.steps(self.example.tables.steps, self.example.cell.rows_of(self.tables.steps))
+        return summaries.steps(self.example.tables.steps, self.example.cell, self.tables.steps)
 
     @cached_property
     def example_clients(self) -> Grid:
@@ -311,7 +316,7 @@ def typical_trial(trials: pd.DataFrame) -> str | None:
     None where no guest was moved.
     """
     moved = trials[trials["outcome"] == "completed"].dropna(subset=["blackout_ns", "paused_ns", "resumed_ns"])
-    chosen = summaries.calm(moved)
+    chosen = counted(moved)
     chosen = moved if not len(chosen) else chosen
     if not len(chosen):
         return None
