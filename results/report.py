@@ -272,6 +272,7 @@ class Report:
                 ("flows", _without_quiet_connects(tables.flows)),
                 ("retransmits", tables.retransmits.head(200)),
                 ("relearned", tables.relearned),
+                ("stalls", tables.stalls),
                 ("captures", tables.captures),
             )
             if len(frame)
@@ -282,7 +283,7 @@ class Report:
 
     @cached_property
     def _by_trial(self) -> dict[str, Tables]:
-        names = ("rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "captures")
+        names = ("rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "stalls", "captures")
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {
             trial_id: Tables(**{name: group[trial_id] for name, group in groups.items() if trial_id in group})
