@@ -191,7 +191,7 @@ def _disturbed(trials: pd.DataFrame) -> list[Alert]:
         *_alert(
             Severity.WARNING,
             disturbed,
-            "In {trials} this machine itself stalled during the cutover; verdicts and medians leave them out.",
+            "In {trials} this machine itself stalled during the cutover; they count in no verdict, median or sum.",
             lines,
         ),
         *_alert(

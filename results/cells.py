@@ -1,4 +1,7 @@
-"""Cells: the trials of one setting, that is of one case and one value of each factor that varies within a case."""
+"""Cells: the trials of one setting, that is of one case and one value of each factor that varies within a case.
+
+Which of them count is said here, once: those that the machine did not disturb, for verdicts, tables and pictures alike.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,16 @@ import pandas as pd
 
 from unnoticed.results import schema
 from unnoticed.results.quantities import format_number
+
+
+def counted(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that count: those that the machine did not disturb."""
+    return trials[~disturbed(trials)]
+
+
+def disturbed(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Which trials the machine disturbed, as far as it is known."""
+    return trials["disturbed"].fillna(False).astype(bool)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +42,19 @@ class Cell:
     def expected(self) -> str:
         return str(self.trials["expected"].iloc[0])
 
+    @property
+    def counted(self) -> pd.DataFrame:
+        """Those of its trials that count."""
+        return counted(self.trials)
+
+    @property
+    def left_out(self) -> int:
+        """How many of its trials do not count."""
+        return int(disturbed(self.trials).sum())
+
     def rows_of(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of another table that belong to these trials."""
-        return table[table["trial_id"].isin(self.trials["trial_id"])]
+        """The rows of another table that belong to those of its trials that count."""
+        return table[table["trial_id"].isin(self.counted["trial_id"])]
 
 
 def cells(trials: pd.DataFrame, cases: Sequence[str] = ()) -> list[Cell]:

@@ -14,9 +14,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from unnoticed.results import environment, metrics, summaries
+from unnoticed.results import environment, metrics
 from unnoticed.results.cells import Cell, cells
 from unnoticed.results.environment import Difference
 from unnoticed.results.quantities import NOTHING, format_quantity, marked
@@ -203,7 +201,7 @@ def _differing_plans(first: Mapping[str, Any], second: Mapping[str, Any]) -> lis
 
 def _row(first: Cell, second: Cell, metric: metrics.Metric) -> Row:
     statistic: Statistic = "share" if metric.is_yes_no else "median"
-    values = [_values(cell.trials, metric) for cell in (first, second)]
+    values = [_values(cell, metric) for cell in (first, second)]
     estimates = [estimate(statistic, known) if len(known) else None for known in values]
     difference = low = high = None
     change = Change.UNKNOWN
@@ -224,12 +222,12 @@ def _row(first: Cell, second: Cell, metric: metrics.Metric) -> Row:
         low=low,
         high=high,
         change=change,
-        bounds=(_is_bound(first.trials, metric, statistic), _is_bound(second.trials, metric, statistic)),
+        bounds=(_is_bound(first, metric, statistic), _is_bound(second, metric, statistic)),
     )
 
 
-def _is_bound(trials: pd.DataFrame, metric: metrics.Metric, statistic: Statistic) -> bool:
-    known, bounds = _values(trials, metric), metrics.at_most(summaries.calm(trials), metric.name)
+def _is_bound(cell: Cell, metric: metrics.Metric, statistic: Statistic) -> bool:
+    known, bounds = _values(cell, metric), metrics.at_most(cell.counted, metric.name)
     return len(known) > 0 and compute(statistic, known) != compute(statistic, bounds)
 
 
@@ -251,8 +249,8 @@ def fisher_p(first: tuple[int, int], second: tuple[int, int]) -> float:
     return sum(count for count in ways.values() if count <= seen) / comb(total, hits)
 
 
-def _values(trials: pd.DataFrame, metric: metrics.Metric) -> Numbers:
-    return numbers(metrics.values(summaries.calm(trials), metric.name))
+def _values(cell: Cell, metric: metrics.Metric) -> Numbers:
+    return numbers(metrics.values(cell.counted, metric.name))
 
 
 def _texts(row: Row) -> tuple[str, ...]:

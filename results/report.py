@@ -19,7 +19,7 @@ from markupsafe import Markup
 import unnoticed
 from unnoticed.results import alerts, grid, metrics, summaries, verdicts
 from unnoticed.results.alerts import Alert, Severity
-from unnoticed.results.cells import Cell, cells
+from unnoticed.results.cells import Cell, cells, counted, disturbed
 from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
@@ -45,6 +45,11 @@ class Example:
     @property
     def trial_id(self) -> str:
         return str(self.tables.trials["trial_id"].iloc[0])
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether the machine stalled in its cutover: then it did in that of every trial of its setting."""
+        return bool(disturbed(self.tables.trials).any())
 
     @cached_property
     def timeline(self) -> Markup:
@@ -211,7 +216,7 @@ class Report:
     @cached_property
     def steps(self) -> Grid:
         assert self.example is not None
-        return summaries.steps(self.example.tables.steps, self.example.cell.rows_of(self.tables.steps))
+        return summaries.steps(self.example.tables.steps, self.example.cell, self.tables.steps)
 
     @cached_property
     def example_clients(self) -> Grid:
@@ -267,6 +272,7 @@ class Report:
                 ("flows", _without_quiet_connects(tables.flows)),
                 ("retransmits", tables.retransmits.head(200)),
                 ("relearned", tables.relearned),
+                ("stalls", tables.stalls),
                 ("captures", tables.captures),
             )
             if len(frame)
@@ -277,7 +283,7 @@ class Report:
 
     @cached_property
     def _by_trial(self) -> dict[str, Tables]:
-        names = ("rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "captures")
+        names = ("rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "stalls", "captures")
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {
             trial_id: Tables(**{name: group[trial_id] for name, group in groups.items() if trial_id in group})
@@ -311,7 +317,7 @@ def typical_trial(trials: pd.DataFrame) -> str | None:
     None where no guest was moved.
     """
     moved = trials[trials["outcome"] == "completed"].dropna(subset=["blackout_ns", "paused_ns", "resumed_ns"])
-    chosen = summaries.calm(moved)
+    chosen = counted(moved)
     chosen = moved if not len(chosen) else chosen
     if not len(chosen):
         return None

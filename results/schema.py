@@ -10,6 +10,7 @@ Versions:
 3  trials: columns `slowest_request_ns` and `slowest_connect_ns`.
 4  trials: a column `tracker`.
 5  trials: a column `unfinished`.
+6  a table `stalls`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -307,6 +308,11 @@ TABLES: tuple[Table, ...] = (
             _time("time_ns", "start of the bin", required=True),
             _number("value", ""),
         ),
+    ),
+    Table(
+        name="stalls",
+        row="one time for which this machine stood still, from the warm-up to the end of the cool-down",
+        columns=(TRIAL_ID, _time("start_ns", required=True), _time("end_ns", required=True)),
     ),
     Table(
         name="captures",

@@ -45,6 +45,7 @@ class Tables:
     relearned: pd.DataFrame = field(default_factory=lambda: schema.empty("relearned"))
     waterfall: pd.DataFrame = field(default_factory=lambda: schema.empty("waterfall"))
     timeline: pd.DataFrame = field(default_factory=lambda: schema.empty("timeline"))
+    stalls: pd.DataFrame = field(default_factory=lambda: schema.empty("stalls"))
     captures: pd.DataFrame = field(default_factory=lambda: schema.empty("captures"))
 
     def __getitem__(self, name: str) -> pd.DataFrame:

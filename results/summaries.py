@@ -1,4 +1,8 @@
-"""Summaries: the tables beside the pictures, from frames to grids."""
+"""Summaries: the tables beside the pictures, from frames to grids.
+
+All of them are of the trials that count (see `cells`), and say how many do not; only whether data was intact, and
+whether the kernel agrees, is said of every trial.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +27,32 @@ from unnoticed.results.quantities import (
     format_share,
     marked,
 )
-from unnoticed.results.statistics import estimate, largest, median, numbers, percentile
+from unnoticed.results.statistics import (
+    Numbers,
+    estimate,
+    largest,
+    median,
+    note_on_coverage,
+    numbers,
+    percentile,
+)
 
-
-def calm(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that the machine did not disturb."""
-    return trials[~trials["disturbed"].fillna(False).astype(bool)]
+_P95_HINT = "95th percentile, from 20 trials on"
 
 
 def overview(cells: Sequence[Cell]) -> Grid:
     """One row for each setting: what came of it, and its main figures."""
     rows = []
     for cell in cells:
-        trials = calm(cell.trials)
+        trials = cell.counted
         ended = cell.trials["outcome"].value_counts()
-        outcomes = ", ".join(f"{ended[name]} {name}" for name in ("completed", "gave-up", "failed") if name in ended)
+        outcomes = [f"{ended[name]} {name}" for name in ("completed", "gave-up", "failed") if name in ended]
+        if cell.left_out:
+            outcomes.append(f"{len(trials)} counted")
         rows.append(
             (
                 cell.label,
-                outcomes,
+                ", ".join(outcomes),
                 _middle(trials, "blackout_ns"),
                 _middle(trials, "perceived_ns"),
                 _middle(trials, "slowest_request_ns"),
@@ -55,7 +66,7 @@ def overview(cells: Sequence[Cell]) -> Grid:
         )
     heads = (
         grid.text("setting"),
-        grid.text("trials"),
+        grid.text("trials", "those that the machine disturbed count in no figure"),
         grid.number("blackout", "the guest runs nowhere"),
         grid.number("perceived", "what the worst client felt"),
         grid.number("slowest request", "the longest wait for an answer, from when the request was due"),
@@ -65,8 +76,10 @@ def overview(cells: Sequence[Cell]) -> Grid:
             "resent, cutover", "segments sent again from the pause until 1.5 s after the resume; median and most"
         ),
         grid.number("resent, in all", "segments sent again in the whole trial; median and most"),
-        grid.text("data intact", "every byte of every flow, and RAM"),
-        grid.text("kernel agrees", "our count of retransmissions equals the kernel's, flow by flow"),
+        grid.text("data intact", "every byte of every flow, and RAM; disturbed trials too"),
+        grid.text(
+            "kernel agrees", "our count of retransmissions equals the kernel's, flow by flow; disturbed trials too"
+        ),
     )
     return Grid(caption="Medians by setting", heads=heads, rows=tuple(rows))
 
@@ -99,8 +112,7 @@ def downtime(cells: Sequence[Cell]) -> Grid:
     rows = []
     for cell in cells:
         for name, column in (("blackout", "blackout_ns"), ("perceived", "perceived_ns")):
-            trials = calm(cell.trials)
-            known, bounds = numbers(trials[column]), metrics.at_most(trials, column)
+            known, bounds = numbers(cell.counted[column]), metrics.at_most(cell.counted, column)
             if not len(known):
                 rows.append((cell.label, name, "0", *[NOTHING] * 5))
                 continue
@@ -109,8 +121,8 @@ def downtime(cells: Sequence[Cell]) -> Grid:
             if middle.low is not None and middle.high is not None:
                 interval = f"{fixed_ms(middle.low)} to {fixed_ms(middle.high)}"
             least, typical, high, most = (
-                marked(fixed_ms(of(known)), is_bound=of(known) != of(bounds))
-                for of in (np.min, median, lambda values: percentile(values, 95), np.max)
+                marked(fixed_ms(of(known)), is_bound=of(known) != of(bounds)) if enough else NOTHING
+                for of, enough in ((np.min, True), (median, True), (_p95, _resolves_p95(known)), (np.max, True))
             )
             rows.append((cell.label, name, str(len(known)), least, typical, interval, high, most))
     heads = (
@@ -120,36 +132,54 @@ def downtime(cells: Sequence[Cell]) -> Grid:
         grid.number("least"),
         grid.number("median"),
         grid.number("95 % interval", "of the median"),
-        grid.number("p95"),
+        grid.number("p95", _P95_HINT),
         grid.number("most"),
     )
     return Grid(caption="Blackout and perceived downtime, ms", heads=heads, rows=tuple(rows))
 
 
-def steps(typical: pd.DataFrame, every: pd.DataFrame) -> Grid:
-    """Each cutover step of a typical trial beside the same step over all trials of its setting; milliseconds."""
-    lengths = every.assign(length_ns=every["end_ns"] - every["start_ns"])
+def _p95(values: Numbers) -> float:
+    return percentile(values, 95)
+
+
+def _resolves_p95(values: Numbers) -> bool:
+    """Whether the values are enough to tell their 95th percentile from their largest."""
+    return not note_on_coverage("p95", len(values))
+
+
+def _without(cells: Sequence[Cell]) -> str:
+    """How many trials are left out, as a sentence; empty where none is."""
+    count = sum(cell.left_out for cell in cells)
+    if not count:
+        return ""
+    return f"Without {count} {'trial' if count == 1 else 'trials'} that the machine disturbed."
+
+
+def steps(typical: pd.DataFrame, cell: Cell, every: pd.DataFrame) -> Grid:
+    """Each cutover step of a typical trial of a setting, beside the same step over its trials; milliseconds."""
+    mine = cell.rows_of(every)
+    lengths = mine.assign(length_ns=mine["end_ns"] - mine["start_ns"])
     rows = []
     for step in records(typical.sort_values(["start_ns", "end_ns"], kind="stable")):
         same = numbers(lengths.loc[(lengths["step"] == step.step) & (lengths["place"] == step.place), "length_ns"])
-        here = step.end_ns - step.start_ns
-        rows.append(
-            (
-                step.step,
-                step.place.upper(),
-                fixed_ms(here, digits=3),
-                *(fixed_ms(value, digits=3) for value in (median(same), percentile(same, 95), largest(same))),
-            )
-        )
+        here = fixed_ms(step.end_ns - step.start_ns, digits=3)
+        others = (NOTHING, NOTHING, NOTHING)
+        if len(same):
+            middle, high, most = (fixed_ms(of(same), digits=3) for of in (median, _p95, largest))
+            others = (middle, high if _resolves_p95(same) else NOTHING, most)
+        rows.append((step.step, step.place.upper(), here, *others))
     heads = (
         grid.text("step"),
         grid.text("host"),
         grid.number("this trial"),
-        grid.number("median", "over all trials of this setting"),
-        grid.number("p95"),
+        grid.number("median", "over the trials of this setting that count"),
+        grid.number("p95", _P95_HINT),
         grid.number("most"),
     )
-    return Grid(caption="Steps of the cutover, ms", heads=heads, rows=tuple(rows))
+    count = mine["trial_id"].nunique()
+    note = f"Over {count} {'trial' if count == 1 else 'trials'} of this setting"
+    note += f", without {cell.left_out} that the machine disturbed." if cell.left_out else "."
+    return Grid(caption="Steps of the cutover, ms", heads=heads, rows=tuple(rows), note=note)
 
 
 def clients(outages: pd.DataFrame) -> Grid:
@@ -169,7 +199,7 @@ def clients(outages: pd.DataFrame) -> Grid:
 
 
 def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
-    """Medians of each round of each setting, over the trials that had it."""
+    """Medians of each round of each setting, over the trials that count and had it."""
     rows = []
     for cell in cells:
         for round_number, group in cell.rows_of(frame).groupby("round", sort=True):
@@ -194,18 +224,18 @@ def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
     heads = (
         grid.text("setting"),
         grid.number("round"),
-        grid.number("trials"),
+        grid.number("trials", "that count, and had this round"),
         grid.number("pages"),
         grid.number("size"),
         grid.number("duration, ms"),
         grid.number("rate"),
         grid.number("dirtied pages/s", "while the round was sent"),
     )
-    return Grid(caption="Rounds, medians", heads=heads, rows=tuple(rows))
+    return Grid(caption="Rounds, medians", heads=heads, rows=tuple(rows), note=_without(cells))
 
 
 def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
-    """Sums over all flows of a kind and all trials of a setting, by type, beside the kernel's own count."""
+    """Sums over all flows of a kind and the trials of a setting that count, by type, beside the kernel's own count."""
     rows = []
     for cell in cells:
         for (workload, sender), group in cell.rows_of(flows).groupby(["workload", "sender"], sort=True):
@@ -229,7 +259,7 @@ def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
         grid.text("setting"),
         grid.text("workload"),
         grid.text("sender"),
-        grid.number("flows", "connections, over all trials"),
+        grid.number("flows", "connections, over the trials that count"),
         grid.number("segments"),
         grid.number("resent"),
         grid.number("share"),
@@ -239,4 +269,4 @@ def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
         grid.number("needless", "spurious, by DSACK"),
         grid.number("kernel", "the kernel's own count; a question mark where a flow has none"),
     )
-    return Grid(caption="Segments sent again, over all trials", heads=heads, rows=tuple(rows))
+    return Grid(caption="Segments sent again, sums", heads=heads, rows=tuple(rows), note=_without(cells))

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from unnoticed.results import metrics, schema
+from unnoticed.results.cells import counted
 from unnoticed.results.quantities import format_quantity
 from unnoticed.results.run import Clause, Statistic, Value
 from unnoticed.results.statistics import WORDS, Estimate, Numbers, compute, estimate, numbers
@@ -70,14 +71,13 @@ def judge(clause: Clause, trials: pd.DataFrame) -> Verdict:
     about = trials[matches(trials, clause.where)]
     if not len(about):
         return _unknown(clause, 0, f"no trial was run{_scope(clause)}")
-    is_disturbed = about["disturbed"].fillna(False).astype(bool)
-    calm = about[~is_disturbed]
+    calm = counted(about)
     column = metrics.values(calm, clause.metric)
     gave_up_as_planned = (calm["outcome"] == "gave-up") & (calm["expected"] == "gave-up")
     inapplicable = int((column.isna() & gave_up_as_planned).sum())
     unknown = int(column.isna().sum()) - inapplicable
     known = numbers(column)
-    counts = {"disturbed": int(is_disturbed.sum()), "unknown": unknown, "inapplicable": inapplicable}
+    counts = {"disturbed": len(about) - len(calm), "unknown": unknown, "inapplicable": inapplicable}
     if not len(known):
         why = "every one of them was disturbed by a stall of the machine" if not len(calm) else "none has a value"
         return _unknown(clause, len(about), f"of {_trials(len(about))}{_scope(clause)}, {why}", **counts)

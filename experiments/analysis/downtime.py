@@ -84,10 +84,19 @@ class Downtime:
         return stalls_of(self._raw)
 
     @property
+    def stalls_within(self) -> list[Interval]:
+        """The stalls from the warm-up on, as far as they lie before the quiescing."""
+        since_ns, until_ns = self._raw.phase_ns("warm-up"), self._raw.phase_ns("quiesce")
+        cut = [
+            Interval(start_ns=max(stall.start_ns, since_ns), end_ns=min(stall.end_ns, until_ns))
+            for stall in self.stalls
+        ]
+        return [stall for stall in cut if stall.duration_ns > 0]
+
+    @property
     def longest_stall_ns(self) -> int:
-        """The longest stall from the warm-up on, as far as it lies before the quiescing."""
-        window = {"from_ns": self._raw.phase_ns("warm-up"), "to_ns": self._raw.phase_ns("quiesce")}
-        return max((overlap_ns([stall], **window) for stall in self.stalls), default=0)
+        """The longest of them."""
+        return max((stall.duration_ns for stall in self.stalls_within), default=0)
 
     @property
     def disturbed(self) -> bool:
@@ -153,6 +162,11 @@ class Downtime:
                 }
             )
         return pd.DataFrame(rows, columns=[name for name in empty("relearned").columns if name != "trial_id"])
+
+    def stalls_table(self) -> pd.DataFrame:
+        """One row per stall of the machine."""
+        rows = [{"start_ns": stall.start_ns, "end_ns": stall.end_ns} for stall in self.stalls_within]
+        return pd.DataFrame(rows, columns=["start_ns", "end_ns"])
 
     # -- how -------------------------------------------------------------------------------------------------------
 

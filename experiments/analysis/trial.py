@@ -34,6 +34,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "relearned": downtime.relearned_table(),
         "waterfall": downtime.waterfall_table(),
         "timeline": timeline_table(raw),
+        "stalls": downtime.stalls_table(),
         "captures": _captures(raw),
     }
     tables["trials"] = pd.DataFrame([_trial(raw, flows, downtime, tables)])

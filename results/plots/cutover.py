@@ -18,6 +18,7 @@ from unnoticed.results.plots.style import (
     VERMILION,
     above,
     beside,
+    hatched,
     shorten,
     uprights,
 )
@@ -42,6 +43,7 @@ def draw_on(axes: Axes, scene: Scene) -> None:
     axes.set_ylim(rows - 0.4, -0.7)
     blackout_ns = scene.resumed_ns - scene.paused_ns
     axes.axvspan(0, blackout_ns / 1e6, color=VERMILION, alpha=0.12, lw=0, zorder=0)
+    hatched(axes, ((_inside(axes, scene.ms(low)), _inside(axes, scene.ms(high))) for low, high in _near(axes, scene)))
     above(axes, blackout_ns / 2e6, f"blackout {format_ns(blackout_ns)}", color=VERMILION)
     labels = [*_steps(axes, scene, 0), *_switches(axes, scene, len(scene.steps))]
     for client in scene.clients:
@@ -53,6 +55,12 @@ def draw_on(axes: Axes, scene: Scene) -> None:
     for boundary in (len(scene.steps), len(scene.steps) + len(scene.relearned)):
         if 0 < boundary < rows:
             axes.axhline(boundary - 0.5, color=RULE, lw=0.8)
+
+
+def _near(axes: Axes, scene: Scene) -> list[tuple[float, float]]:
+    """The stalls of the machine that reach into the panel."""
+    low, high = axes.get_xlim()
+    return [(start, end) for start, end in scene.stalls if scene.ms(end) > low and scene.ms(start) < high]
 
 
 def _steps(axes: Axes, scene: Scene, row: int) -> list[str]:

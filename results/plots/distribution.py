@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unnoticed.results import metrics
-from unnoticed.results.cells import Cell
+from unnoticed.results.cells import Cell, disturbed
 from unnoticed.results.frames import floats
 from unnoticed.results.plots.style import (
     BLUE,
@@ -94,7 +94,7 @@ def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], heigh
     beside(axes, (edge, height), word, shift=-6, color=colour)
     present = cell.trials.dropna(subset=[column])
     values = floats(present[column]) / 1e6
-    disturbed = present["disturbed"].fillna(False).to_numpy(dtype=bool)
+    hollows = disturbed(present).to_numpy(dtype=bool)
     if not len(values):
         gave_up = bool((cell.trials["outcome"] == "gave-up").all())
         why = "gave up: the guest was never paused" if gave_up and column == "blackout_ns" else "no value"
@@ -104,17 +104,17 @@ def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], heigh
     decades = float(np.diff(np.log10(axes.get_xlim()))[0])
     heights = height + _swarm(np.log10(values), _DOT * decades / (WIDTH - _LEFT - _RIGHT))
     for hollow in (False, True):
-        chosen = disturbed == hollow
+        chosen = hollows == hollow
         if chosen.any():
             face = PAPER if hollow else colour
             axes.plot(values[chosen], heights[chosen], marker, ms=4.3, mfc=face, mec=colour, mew=0.8, ls="", alpha=0.85)
-    calm = values[~disturbed] if (~disturbed).any() else values
-    middle = float(np.median(calm))
-    axes.plot([middle, middle], [height - 0.14, height + 0.14], color=INK, lw=1.8)
-    counted = present[~disturbed] if (~disturbed).any() else present
-    is_bound = not np.isfinite(np.median(metrics.at_most(counted, column)))
-    label = marked(format_ns(middle * 1e6), is_bound=is_bound)
-    beside(axes, (float(np.max(values)), height), label, shift=9, color=INK, bbox=UNDERLAID)
+    said = "none counts"
+    if not hollows.all():
+        middle = float(np.median(values[~hollows]))
+        axes.plot([middle, middle], [height - 0.14, height + 0.14], color=INK, lw=1.8)
+        is_bound = not np.isfinite(np.median(metrics.at_most(present[~hollows], column)))
+        said = marked(format_ns(middle * 1e6), is_bound=is_bound)
+    beside(axes, (float(np.max(values)), height), said, shift=9, color=INK, bbox=UNDERLAID)
 
 
 def _swarm(places: npt.NDArray[np.float64], width: float) -> npt.NDArray[np.float64]:

@@ -41,7 +41,7 @@ _LEFT, _RIGHT, _ROW, _HEAD, _TOP = 2.45, 2.2, 0.22, 0.36, 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Retransmitted segments per trial of one kind of flow, by phase; `worst`: the most of one flow in one trial."""
+    """Retransmitted segments per trial that counts, of one kind of flow, by phase; `worst`: most of one flow in one."""
 
     workload: str
     sender: str
@@ -63,7 +63,7 @@ def rows_of(cell: Cell, flows: pd.DataFrame, retransmits: pd.DataFrame) -> list[
     rows = []
     for (workload, sender), group in joined.groupby(["workload", "sender"], sort=True):
         phases = group.groupby("phase")["segments"].sum()
-        per_trial = {phase: float(phases.get(phase, 0)) / len(cell.trials) for phase in _LOOKS}
+        per_trial = {phase: float(phases.get(phase, 0)) / len(cell.counted) for phase in _LOOKS}
         worst = int(group.groupby(["trial_id", "flow"])["segments"].sum().max())
         rows.append(Row(workload=str(workload), sender=str(sender), per_trial=per_trial, worst=worst))
     return sorted(rows, key=lambda row: (-sum(row.per_trial.values()), row.workload, row.sender))
@@ -89,8 +89,9 @@ def _draw(blocks: list[tuple[Cell, list[Row]]]) -> Figure:
             axes = panel(drawing, left=_LEFT, top=top, width=WIDTH - _LEFT - _RIGHT, height=_ROW * len(rows))
             _bars(axes, rows, longest)
         else:
-            count = len(cell.trials)
+            count = len(cell.counted)
             text = f"no retransmission in {'its only trial' if count == 1 else f'any of {count} trials'}"
+            text = text if count else "every trial was disturbed by the machine"
             heading(drawing, text, left=_LEFT, top=top + 0.15, colour=MUTED, weight="normal")
         top += _ROW * max(len(rows), 1) + 0.12
     return drawing

@@ -1,4 +1,4 @@
-"""Pages sent per round, trial by trial: whether what is left shrinks."""
+"""Pages sent per round, for each trial that counts: whether what is left shrinks."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def _draw(cells: Sequence[Cell], rounds: pd.DataFrame) -> Figure:
 
 
 def _shrink_words(cell: Cell) -> str:
-    known = cell.trials["rounds_shrink"].dropna()
-    most = cell.trials["rounds"].fillna(0).max()
+    if not len(cell.counted):
+        return "every trial was disturbed by the machine"
+    known = cell.counted["rounds_shrink"].dropna()
+    most = cell.counted["rounds"].fillna(0).max()
     if not len(known) or not most > 1:
         return "a single round" if most == 1 else "all while the guest stood still"
     count = int(known.sum())

@@ -60,6 +60,11 @@ class Scene:
         return self.tables.relearned.sort_values("time_ns", kind="stable")
 
     @cached_property
+    def stalls(self) -> list[tuple[float, float]]:
+        """Start and end, in ns, of each time for which the machine itself stood still."""
+        return [(float(row.start_ns), float(row.end_ns)) for row in records(self.tables.stalls)]
+
+    @cached_property
     def clients(self) -> list[str]:
         """The clients by name, or, where there are more than MAX_CLIENTS, those that felt most."""
         tables = (self.tables.requests, self.tables.outages, self.tables.timeline)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib as mpl
@@ -158,6 +158,12 @@ def uprights(
     """Upright strokes as one path: a twentieth of the bytes of as many lines."""
     gaps = np.full(len(x), np.nan)
     axes.plot(np.column_stack((x, x, gaps)).ravel(), np.column_stack((low, high, gaps)).ravel(), **look)
+
+
+def hatched(axes: Axes, spans: Iterable[tuple[float, float]]) -> None:
+    """Upright hatched bands that stand behind all else, seen however narrow."""
+    for low, high in spans:
+        axes.axvspan(low, high, facecolor="none", edgecolor=MUTED, hatch="//////", lw=0.4, alpha=0.4, zorder=0.5)
 
 
 def duration_ticks(axes: Axes, low_ms: float, high_ms: float) -> None:

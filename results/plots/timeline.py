@@ -23,6 +23,7 @@ from unnoticed.results.plots.style import (
     above,
     beside,
     figure,
+    hatched,
     heading,
     panel,
     render,
@@ -64,6 +65,8 @@ def _draw(scene: Scene) -> Figure:
     heading(drawing, "The whole trial", left=0.0, top=0.16)
     _aside(drawing, "seconds; 0 is the moment the guest was paused", left=_LEFT, top=0.16)
     _aside(drawing, "throughput", left=0.0, top=_TOP + 0.14, colour=INK)
+    if scene.stalls:
+        _aside(drawing, "▨ this machine itself stalled", left=_LEFT + 3.6, top=0.16)
     panels = [panel(drawing, left=_LEFT, top=_TOP, width=_INNER, height=_THROUGHPUT)]
     _throughput(panels[0], scene, window)
     for place, client in enumerate(strips):
@@ -96,6 +99,7 @@ def _shade(axes: Axes, scene: Scene) -> None:
     margin = cutover.MARGIN_NS / 1e9
     axes.axvspan(-margin, scene.seconds(scene.felt_until_ns) + margin, color=VERMILION, alpha=0.10, lw=0)
     axes.axvline(0, color=VERMILION, lw=1.0)
+    hatched(axes, ((scene.seconds(low), scene.seconds(high)) for low, high in scene.stalls))
 
 
 def _rounds(scene: Scene) -> list[tuple[float, float, int]]:
@@ -174,7 +178,7 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
         centres, least, middle, most = _by_bin(at[answered], latency_ms[answered], window)
         uprights(axes, centres, least, most, color=scene.colours[client], lw=1.6, alpha=0.55)
         axes.plot(centres, middle, color=scene.colours[client], lw=0.9)
-        summary, colour = f"worst\n{format_ns(latency_ms[worst] * 1e6)}", INK
+        summary, colour = f"worst here\n{format_ns(latency_ms[worst] * 1e6)}", INK
     if unanswered:
         never = at[~answered]
         summary, colour = f"{unanswered} never\nanswered", VERMILION

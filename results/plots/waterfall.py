@@ -30,7 +30,7 @@ from unnoticed.results.store import Tables
 MAX_CLIENTS = 2
 _VIEWS = {
     TIME_STAMP: ("as its probe felt it", "perceived downtime"),
-    REQUEST_LATENCY: ("its slowest request", "latency"),
+    REQUEST_LATENCY: ("its slowest request around the cutover", "latency"),
 }
 _LEFT, _RIGHT, _ROW, _GAP, _TOP = 2.45, 1.2, 0.215, 0.9, 0.7
 _NAMES = {

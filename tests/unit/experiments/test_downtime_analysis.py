@@ -162,6 +162,22 @@ def test_a_stall_that_ends_after_the_trial_counts_as_far_as_it_lies_within(recor
     assert downtime.longest_stall_ns == 30 * MS
 
 
+def test_the_table_of_stalls_holds_them_as_far_as_they_lie_within_the_trial(records):
+    downtime = of(records().raw())
+    begin, end = downtime._raw.phase_ns("warm-up"), downtime._raw.phase_ns("quiesce")
+    downtime.stalls = [
+        Interval(start_ns=begin - 50 * MS, end_ns=begin - 10 * MS),
+        Interval(start_ns=begin - 5 * MS, end_ns=begin + 6 * MS),
+        Interval(start_ns=begin + 20 * MS, end_ns=begin + 40 * MS),
+        Interval(start_ns=end - 7 * MS, end_ns=end + 90 * MS),
+        Interval(start_ns=end, end_ns=end + 8 * MS),
+    ]
+    table = downtime.stalls_table()
+    assert [(row.start_ns - begin) // MS for row in table[:2].itertuples()] == [0, 20]
+    assert ((table["end_ns"] - table["start_ns"]) // MS).tolist() == [6, 20, 7]
+    assert downtime.longest_stall_ns == 20 * MS
+
+
 def later(probes, chosen, by_ns):
     """Those chosen left and were answered `by_ns` later."""
     shift = np.where(chosen, by_ns, 0)

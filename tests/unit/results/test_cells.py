@@ -7,7 +7,7 @@ from unnoticed.results.cells import cells
 
 def _trials(rows):
     frame = pd.DataFrame(rows)
-    return frame.assign(trial_id=[f"t{n}" for n in range(len(frame))], expected="completed")
+    return frame.assign(trial_id=[f"t{n}" for n in range(len(frame))], expected="completed", disturbed=False)
 
 
 def test_cases_keep_the_order_of_the_plan_and_what_only_tells_cases_apart_is_no_setting(synthetic):
@@ -39,3 +39,9 @@ def test_a_run_without_cases_and_factors_is_one_cell():
     (cell,) = cells(_trials([{"case": ""}, {"case": ""}]))
     assert cell.label == "all trials"
     assert cell.rows_of(pd.DataFrame({"trial_id": ["t0", "other"]}))["trial_id"].tolist() == ["t0"]
+
+
+def test_the_rows_of_trials_that_the_machine_disturbed_are_not_among_those_of_their_cell():
+    (cell,) = cells(_trials([{"case": ""}] * 3).assign(disturbed=[False, True, pd.NA]))
+    assert cell.rows_of(pd.DataFrame({"trial_id": ["t0", "t1", "t2"]}))["trial_id"].tolist() == ["t0", "t2"]
+    assert (len(cell.trials), len(cell.counted), cell.left_out) == (3, 2, 1)

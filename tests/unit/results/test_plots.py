@@ -136,6 +136,26 @@ def test_a_switch_that_relearns_long_after_is_named_at_the_edge_and_not_drawn_ou
     assert max(float(x) for x in re.findall(r'<text [^>]*x="([\d.]+)"', svg)) < width
 
 
+def test_stalls_of_the_machine_are_marked_and_named_where_there_are_any(tables):
+    trial = tables.of_trial("00-002")
+    assert not any("stalled" in text for text in _texts(timeline.draw(trial)))
+    paused = int(trial.trials["paused_ns"].iloc[0])
+    for begin, length in ((-900_000_000, 100_000_000), (2_000_000, 6_000_000)):
+        stall = pd.DataFrame(
+            {"trial_id": ["00-002"], "start_ns": [paused + begin], "end_ns": [paused + begin + length]}
+        )
+        svg = timeline.draw(replace(trial, stalls=stall))
+        assert "▨ this machine itself stalled" in _texts(svg)
+        assert svg.count("url(#timeline-") > timeline.draw(trial).count("url(#timeline-")  # the hatching
+
+
+def test_the_slowest_requests_of_the_whole_picture_and_of_the_cutover_are_told_apart(draw, tables):
+    assert _texts(draw["timeline"]()).count("worst here") == 2
+    trial = tables.of_trial("01-002")
+    both = pd.concat([trial.waterfall, trial.waterfall.assign(estimator="request-latency")])
+    assert "c1, its slowest request around the cutover" in _texts(waterfall.draw(replace(trial, waterfall=both)))
+
+
 def test_requests_that_were_never_answered_are_counted(tables):
     trial = tables.of_trial("00-002")
     requests = trial.requests.copy()
