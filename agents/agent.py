@@ -20,9 +20,10 @@ from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
+from unnoticed.agents.holding import Holding
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import descriptors
-from unnoticed.agents.kernel.bridge_port import BridgePort
+from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import SLOTS, Super
@@ -113,6 +114,7 @@ class Agent:
                 dirty_bytes_per_s=command["dirty_bytes_per_s"],
                 pattern=command["pattern"],
             )
+            self._host.gate.set(PortState.FORWARDING)
             guest.resume(moved=False)
         except BaseException:
             discard(guest)
@@ -144,16 +146,26 @@ class Agent:
 
 
 def main() -> None:
-    """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events."""
+    """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events.
+
+    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge.
+    """
     settings = json.loads(sys.argv[1])
     descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
     gate = BridgePort(settings["gate"])
+    gate.set(PortState.DISABLED)  # nobody is behind it yet, whatever an agent that died has left
     with namespace.entered():
         announcer = Announcer(guest.interface)
         handshakes = HandshakeMonitor()
     events = EventLog(Path(settings["events"]), who=f"agent-{settings['place']}")
+    hold = settings.get("hold")
+    holding = None
+    if hold is not None:
+        mac = bytes.fromhex(hold["mac"].replace(":", ""))
+        port, ends = settings["gate"], (namespace, guest.interface)
+        holding = Holding(port=port, guest=ends, uplinks=hold["uplinks"], mac=mac)
     listener = socket.create_server((settings["address"], PORT))
     host = Host(
         place=settings["place"],
@@ -165,6 +177,7 @@ def main() -> None:
         gate=gate,
         announcer=announcer,
         handshakes=handshakes,
+        holding=holding,
         announcements={
             name: tuple(bytes.fromhex(frame) for frame in frames) for name, frames in settings["announcements"].items()
         },

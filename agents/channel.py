@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -59,6 +60,12 @@ class Channel:
 
     def receive(self) -> wire.Message:
         """The next message. Raises PeerError when the peer breaks the protocol, aborts, hangs up or says nothing."""
+        message = self._receive()
+        if isinstance(message, wire.Abort):
+            raise PeerError(f"The {self.wire.role.peer.value} gave up: {message.reason}")
+        return message
+
+    def _receive(self) -> wire.Message:
         message = None
         while message is None:
             try:
@@ -70,8 +77,6 @@ class Channel:
             if self.wire.state in _UNPROVEN and time.monotonic() > self._proved_by:
                 raise PeerError(f"The {self.wire.role.peer.value} did not introduce itself within {_GREETING_S:g} s.")
             message = self.wire.receive(data)
-        if isinstance(message, wire.Abort):
-            raise PeerError(f"The {self.wire.role.peer.value} gave up: {message.reason}")
         return message
 
     @contextmanager
@@ -98,6 +103,34 @@ class Channel:
             self.send(wire.Abort(reason))
         except (PeerError, wire.LocalProtocolError):
             return
+
+    def await_abort(self, *, patience_s: float) -> None:
+        """After our ABORT: until the peer has given up as well, or is gone. What it said before is of no interest."""
+        with contextlib.suppress(PeerError, OSError), self.patience(patience_s):
+            while not isinstance(self._receive(), wire.Abort):
+                pass
+
+    def receive_held(self, *, patience_s: float) -> list[bytes]:
+        """After an ABORT: the frames that the destination gives back; fewer, if it is gone before it has given all."""
+        frames: list[bytes] = []
+        with contextlib.suppress(PeerError, OSError), self.patience(patience_s):
+            while True:
+                message = self._receive()
+                if isinstance(message, wire.Held):
+                    if not message.frames:
+                        break
+                    frames += message.frames
+        return frames
+
+    def send_held(self, frames: list[bytes]) -> None:
+        """After an ABORT: give frames back, and wait until the source has them. Raises PeerError."""
+        for part in wire.split_frames(frames):
+            self.send(wire.Held(part))
+        self.send(wire.Held(()))
+        with contextlib.suppress(OSError):  # closing with something unread would destroy what is under way
+            self.socket.shutdown(socket.SHUT_WR)
+            while self.socket.recv(1 << 16):
+                pass
 
     def close(self) -> None:
         self.socket.close()

@@ -55,6 +55,12 @@ class DepartingConnections:
         """How many were dumped."""
         return len(self._dumped)
 
+    def acknowledge(self) -> None:
+        """Let each say now what it has received: those whose acknowledgement is due later will not be here then."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                tcp_repair.acknowledge(connection.socket)
+
     def hold(self) -> None:
         """Let none of them start anything new."""
         for connection in self._connections:

@@ -11,10 +11,12 @@ from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.guest_process import GuestProcess
+from unnoticed.agents.holding import Holding, TimeLimit
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.tcp_repair import TcpState
+from unnoticed.agents.plug import Held
 from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
@@ -41,6 +43,11 @@ class Destination:
         self._connections: list[socket.socket] = []
         self._lost: tuple[int, ...] = ()
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
+        self._holding: Holding | None = None  # while frames are held
+        self._time_limit: TimeLimit | None = None
+        self._announced_ns = 0
+        self._held: Held | None = None
+        self._late: list[bytes] = []
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
@@ -49,10 +56,15 @@ class Destination:
             commit = self._receive()
             with self._cutover.step("await-relinquish"):
                 self._channel.send(wire.Ready(len(self._connections)))
-                self._channel.expect(wire.Relinquish)
+                if self._holding is not None:
+                    self._held = self._holding.held
+                while isinstance(message := self._channel.receive(), wire.Late):
+                    self._late += message.frames
         except (UnnoticedError, OSError) as error:
             self._channel.abort(str(error))
             self._host.events.write("refused", migration=self._number, reason=str(error))
+            if self._holding is not None:
+                self._give_back(self._holding)
             self._drop()
             return Arrival.REFUSED
         finally:
@@ -89,6 +101,8 @@ class Destination:
                     channel.send(wire.RoundAck(pages))
                 case wire.RoundStart():
                     continue
+                case wire.Divert() as message:
+                    self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()
                 case wire.GuestState() as state:
@@ -104,6 +118,35 @@ class Destination:
                     return commit
                 case other:
                     raise PeerError(f"The source sent {type(other).__name__} among the pages.")
+
+    def _hold(self, message: wire.Divert) -> None:
+        """Have the guest's frames come here, and hold them."""
+        gate, holding = self._host.gate, self._host.holding
+        frames = self._host.announcements.get(message.announce)
+        if holding is None:
+            raise MigrationError(f"The agent of host {self._host.place} was not started to hold frames.")
+        if not frames:
+            raise PeerError(f"The source asks for an announcement that is not known: {message.announce!r}.")
+        with self._cutover.step("plug"):
+            self._holding = holding
+            holding.hold(limit_bytes=message.limit_bytes)
+            self._time_limit = TimeLimit(message.limit_ns / 1e9, lambda: gate.set(PortState.DISABLED))
+        with self._cutover.step("open-gate"):
+            gate.set(PortState.FORWARDING)
+        with self._cutover.step("announce"):
+            self._announced_ns = now_ns()
+            self._host.announcer.send(frames)
+
+    def _give_back(self, holding: Holding) -> None:
+        """Return what was held to the source, once the switches do; what fails here is noted."""
+        host = self._host
+        if self._time_limit is not None:
+            self._time_limit.end()
+        try:
+            frames = holding.give_back(close_gate=lambda: host.gate.set(PortState.DISABLED))
+            self._channel.send_held(frames)
+        except (UnnoticedError, OSError) as error:
+            self._troubles.append(("give-back", str(error)))
 
     def _restore(self, message: wire.GuestState) -> None:
         """Rebuild every connection in the guest's namespace and give it to the guest's shell."""
@@ -132,11 +175,15 @@ class Destination:
         """
         assert self._guest is not None
         self._tell_ram()
-        frames = self._host.announcements[commit.announce]
-        self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
-        announced_ns = now_ns()
-        self._do("announce", lambda: self._host.announcer.send(frames))
-        self._do("revive", self._revive)
+        frames, holding = self._host.announcements[commit.announce], self._holding
+        if holding is None:
+            self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
+            self._announced_ns = now_ns()
+            self._do("announce", lambda: self._host.announcer.send(frames))
+            self._do("revive", self._revive)
+        else:
+            self._do("revive", self._revive)
+            self._do("release", lambda: self._release(holding))
         try:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
@@ -156,13 +203,21 @@ class Destination:
         self._report()
         self._host.events.write(
             "announced",
-            time_ns=announced_ns,
+            time_ns=self._announced_ns,
             migration=self._number,
             place=self._host.place,
             announce=commit.announce,
             frames=len(frames),
         )
         return Arrival.RESUMED
+
+    def _release(self, holding: Holding) -> None:
+        """Let the guest have its frames: those that were late, those that were held, then all."""
+        assert self._time_limit is not None
+        self._time_limit.end()
+        holding.forward(self._late)
+        if self._time_limit.was_reached:
+            self._host.gate.set(PortState.FORWARDING)
 
     def _do(self, step: str, action: Callable[[], None]) -> None:
         """Carry out a step whose failure is noted and changes nothing else."""
@@ -204,5 +259,16 @@ class Destination:
         self._cutover.report(self._host.events)
         for step, reason in self._troubles:
             self._host.events.write("trouble", migration=self._number, place=self._host.place, step=step, reason=reason)
+        if self._held is not None and self._holding is not None and self._time_limit is not None:
+            self._host.events.write(
+                "held",
+                migration=self._number,
+                place=self._host.place,
+                frames=self._held.frames,
+                bytes=self._held.bytes,
+                late=len(self._late),
+                refused=self._holding.held.refused,
+                overdue=self._time_limit.was_reached,
+            )
         for slot in self._lost:
             self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
+from unnoticed.agents.holding import Holding
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
@@ -16,7 +17,10 @@ from unnoticed.events import EventLog
 
 @dataclass(kw_only=True)
 class Host:
-    """One host, as its agent sees it. `guest` is None while the guest is elsewhere."""
+    """One host, as its agent sees it. `guest` is None while the guest is elsewhere.
+
+    `holding` is None where frames are not to be held.
+    """
 
     place: str
     address: str
@@ -29,6 +33,7 @@ class Host:
     handshakes: HandshakeMonitor
     announcements: Mapping[str, tuple[bytes, ...]]
     guest: GuestProcess | None = field(default=None)
+    holding: Holding | None = field(default=None)
 
     def new_guest(self, *, memory_bytes: int) -> GuestProcess:
         """Fresh RAM and a guest's shell on it, ready to be booted or resumed. Raises MigrationError, OSError."""

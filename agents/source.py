@@ -20,6 +20,7 @@ from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.dirty import DirtyTracker
 from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
+from unnoticed.agents.holding import LIMIT_BYTES, Holding
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
@@ -33,6 +34,7 @@ from unnoticed.tcpinfo import read_tcp_info
 
 _HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
 _PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
+_RETURN_S = 3.0  # longest wait for frames that the destination held
 _LATE_NS = 10_000_000  # a pause so long after the forecast is not the one that was forecast
 
 
@@ -56,6 +58,9 @@ class MigrationSettings:
     announce: str = "garp"
     tracking: str = AUTO  # how pages written in a round are found; see `tracking`
     rate_bytes_per_s: int = 0  # 0: as fast as the link
+    gap: str = "drop"  # or hold: what becomes of frames that come while the guest runs nowhere
+    hold_limit_bytes: int = LIMIT_BYTES
+    hold_time_ns: int = 2_000_000_000
     verify: bool = False  # compare a digest of all RAM before the guest resumes: lengthens the blackout
     fail_at: str | None = None
 
@@ -105,6 +110,9 @@ class Source:
         self._paused_ns: int | None = None
         self._connections: DepartingConnections | None = None
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
+        self._holding: Holding | None = host.holding if settings.gap == "hold" else None
+        self._is_diverted = False
+        self._late: list[bytes] = []  # frames for the guest that were put aside here
 
     def run(self) -> Report:
         """Migrate. After COMPLETED the host has no guest any more; after anything else it runs here as before."""
@@ -153,6 +161,8 @@ class Source:
 
     def _connect(self) -> Channel:
         settings = self._settings
+        if settings.gap == "hold":
+            self._check_holding()
         try:
             connection = socket.create_connection((settings.destination, PORT), timeout=5)
         except OSError as error:
@@ -170,6 +180,12 @@ class Source:
             channel.expect(wire.Prepared)
         return channel
 
+    def _check_holding(self) -> None:
+        if self._holding is None:
+            raise MigrationError(f"The agent of host {self._host.place} was not started to hold frames.")
+        if not self._host.announcements.get(self._settings.announce):
+            raise MigrationError("Frames can only be held for a guest that is announced.")
+
     def _precopy(self, tracker: DirtyTracker) -> None:
         """Rounds until the policy says switch, and new connections wait. Raises _GaveUpError when it sees no end."""
         runs: Runs = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
@@ -184,7 +200,7 @@ class Source:
                 runs = _union(runs, self._harvest(tracker))
                 self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=stream.pages_in(runs) * PAGE_BYTES)
                 if not self._is_time():
-                    socket_filter.accept_new_connections(self._guest.listener)
+                    self._unhush()
                     self._cutover.forget()
                     continue
             self._pending = runs
@@ -296,16 +312,23 @@ class Source:
             self._outlook()
             with step("hush"):
                 self._hush()
+        if self._holding is not None:
+            self._divert(self._holding)
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()
         with step("hold"):
             connections = self._connections = DepartingConnections(self._guest)
+            if self._holding is not None:
+                connections.acknowledge()
             connections.hold()
-        with step("settle"):
-            connections.settle()
-        with step("close-gate"):
-            self._host.gate.set(PortState.DISABLED)
+            if self._holding is not None:
+                self._holding.close_out()
+        if self._holding is None:  # else what is in flight is acknowledged to the destination
+            with step("settle"):
+                connections.settle()
+            with step("close-gate"):
+                self._host.gate.set(PortState.DISABLED)
         with step("dump"):
             blob = connections.dump()
         with step("scan"):
@@ -333,28 +356,64 @@ class Source:
             if ready.connections != len(connections):
                 raise MigrationError(f"{ready.connections} of {len(connections)} connections were restored.")
         with step("relinquish"):
+            if self._holding is not None:
+                self._late = self._holding.take_late()
+                for frames in wire.split_frames(self._late):
+                    channel.send(wire.Late(frames), more=True)
             channel.send(wire.Relinquish())
         return channel.expect(wire.Resumed).time_ns
 
-    def _hush(self) -> None:
-        """Let no new connection begin: its SYN is dropped unseen. Those half open get the time to finish.
+    def _divert(self, holding: Holding) -> None:
+        """Have the guest's frames go to the destination, which holds them; see `unnoticed.agents.holding`."""
+        settings, channel = self._settings, self._require_channel()
+        with self._cutover.step("divert"):
+            holding.hide()
+            self._is_diverted = True
+            channel.send(
+                wire.Divert(
+                    announce=settings.announce,
+                    limit_bytes=settings.hold_limit_bytes,
+                    limit_ns=settings.hold_time_ns,
+                )
+            )
+        with self._cutover.step("await-announcement"):
+            holding.await_announcement(channel)
+        with self._cutover.step("close-in"):
+            holding.close_in()
 
-        So do those that the guest has closed: they are the kernel's alone, and what they have to say would stay here.
+    def _hush(self) -> None:
+        """Let no new connection begin: its SYN waits aside, or is dropped unseen. Those half open may finish.
+
+        So may those that the guest has closed: they are the kernel's alone, and what they have to say would stay here.
         """
-        socket_filter.drop_new_connections(self._guest.listener)
+        if self._holding is not None:
+            self._holding.put_attempts_aside()
+        else:
+            socket_filter.drop_new_connections(self._guest.listener)
         deadline_ns = now_ns() + _HANDSHAKE_NS
         handshakes = self._host.handshakes
         while (handshakes.half_open() or handshakes.closing()) and now_ns() < deadline_ns:
             time.sleep(0.0002)
 
+    def _unhush(self) -> None:
+        if self._holding is not None:
+            self._holding.put_back()
+        else:
+            socket_filter.accept_new_connections(self._guest.listener)
+
     # -- afterwards ------------------------------------------------------------------------------------------------
 
     def _return_to_normal(self, reason: str) -> str:
         """The guest stays: wake its connections, open its gate, let it run. Returns the reason, and what went wrong."""
+        peer_knows = self._channel is not None and self._channel.wire.state is wire.State.ABORTED
         if self._channel is not None:
             self._channel.abort(reason)
+        holding = self._holding if self._is_diverted else None
         try:
-            socket_filter.accept_new_connections(self._guest.listener)
+            if holding is not None:
+                holding.turn_back(limit_bytes=self._settings.hold_limit_bytes)
+            else:
+                self._unhush()
             if self._is_pausing:
                 if self._connections is not None:
                     self._connections.release()
@@ -362,14 +421,32 @@ class Source:
                 self._guest.resume(moved=False)
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
+        if holding is not None:
+            self._call_back(holding, peer_knows=peer_knows)
         if not self._guest.is_alive:
             reason = f"The guest's process has ended. What failed first: {reason}"
             discard(self._guest)
             self._host.guest = None
         return reason
 
+    def _call_back(self, holding: Holding, *, peer_knows: bool) -> None:
+        """Have the guest's frames come here again, and give it those that the destination had held."""
+        channel, host = self._require_channel(), self._host
+        returned: list[bytes] = []
+        try:
+            if not peer_knows:  # it may be about to announce the guest: ours must be the last word
+                channel.await_abort(patience_s=_RETURN_S)
+            host.announcer.send(host.announcements[self._settings.announce])
+            returned = channel.receive_held(patience_s=_RETURN_S)
+        finally:
+            holding.go_on(taken=self._late, returned=returned)
+        host.events.write("returned", migration=self._settings.number, place=host.place, frames=len(returned))
+
     def _leave(self) -> None:
         """The guest is the destination's: end the process here, silently, since its connections are in repair mode."""
+        if self._holding is not None:
+            self._host.gate.set(PortState.DISABLED)
+            self._holding.forget()
         if self._connections is not None:
             self._connections.close()
             self._connections.log(self._host.events)

@@ -1,4 +1,4 @@
-"""The migration protocol, version 1: what source and destination say to each other, and when. No socket, no clock.
+"""The migration protocol, version 2: what source and destination say to each other, and when. No socket, no clock.
 
 Rules
 -----
@@ -15,9 +15,12 @@ Rules
    it. By sending RELINQUISH the source gives it up for good. A destination resumes it only after it has received
    RELINQUISH. If that frame is lost with the path, the guest runs nowhere: never twice.
 6. Either end may send ABORT in its turn or in the other's, before RELINQUISH.
+7. By DIVERT the source asks for the guest's frames: the destination holds them, and announces the guest. LATE brings it
+   those that came to the source all the same, which go before what it holds. After an ABORT it gives back what it held,
+   by any number of HELD, the last of them empty, if there was a DIVERT.
 
-A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); then
-FINAL, PAGES..., STATE, COMMIT, READY, RELINQUISH, RESUMED.
+A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
+frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ import numpy as np
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.errors import PeerError, UnnoticedError
 
-VERSION = 1
+VERSION = 2
 NONCE_BYTES = 32
 TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"
@@ -44,6 +47,8 @@ _HEADER = struct.Struct("<BBHI")
 MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
 _MAX_STATE_BYTES = 256 << 20
+_SMALLEST_FRAME_BYTES = 10 + 14  # struct virtio_net_hdr and an Ethernet header
+_MAX_FRAMES_BYTES = 32 << 20  # of an emulated network, in one LATE or HELD
 _MAX_MEMORY_BYTES = PAGE_BYTES << 32  # page numbers have 32 bits
 
 
@@ -80,6 +85,9 @@ class Type(IntEnum):
     RELINQUISH = 13
     RESUMED = 14
     ABORT = 15
+    DIVERT = 16
+    LATE = 17
+    HELD = 18
 
 
 class State(Enum):
@@ -90,6 +98,7 @@ class State(Enum):
     PROVING = "proving"
     PREPARING = "preparing"
     STREAMING = "streaming"
+    DIVERTED = "diverted"
     IN_ROUND = "in round"
     ROUND_ENDED = "round ended"
     FINAL = "final"
@@ -114,6 +123,12 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.STREAMING: {
         (_S, Type.ROUND): State.IN_ROUND,
+        (_S, Type.DIVERT): State.DIVERTED,
+        (_S, Type.FINAL): State.FINAL,
+        (_S, Type.ABORT): State.ABORTED,
+        (_D, Type.ABORT): State.ABORTED,
+    },
+    State.DIVERTED: {
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -145,10 +160,18 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_D, Type.ABORT): State.ABORTED,
         (_S, Type.ABORT): State.ABORTED,
     },
-    State.READY: {(_S, Type.RELINQUISH): State.RELINQUISHED, (_S, Type.ABORT): State.ABORTED},
+    State.READY: {
+        (_S, Type.LATE): State.READY,
+        (_S, Type.RELINQUISH): State.RELINQUISHED,
+        (_S, Type.ABORT): State.ABORTED,
+    },
     State.RELINQUISHED: {(_D, Type.RESUMED): State.DONE},
     State.DONE: {},
-    State.ABORTED: {},
+    State.ABORTED: {
+        (_D, Type.READY): State.ABORTED,  # it had not heard yet
+        (_D, Type.ABORT): State.ABORTED,
+        (_D, Type.HELD): State.ABORTED,
+    },
 }
 
 MAY_SOURCE_RESUME = frozenset(State) - {State.RELINQUISHED, State.DONE}
@@ -263,9 +286,32 @@ class Abort:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Divert:
+    """Hold the guest's frames from now on, so many bytes of them and for so long at most, and announce the guest."""
+
+    announce: str
+    limit_bytes: int
+    limit_ns: int
+
+
+@dataclass(frozen=True)
+class Late:
+    """Frames for the guest that came to the source when it was no more there; each behind its virtio header."""
+
+    frames: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Frames for the guest that the destination gives back, in their order; none: that was all."""
+
+    frames: tuple[bytes, ...]
+
+
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
-    | Ready | Relinquish | Resumed | Abort
+    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -284,6 +330,9 @@ _LIMITS: dict[Type, int] = {
     Type.RELINQUISH: 0,
     Type.RESUMED: 8,
     Type.ABORT: 4096,
+    Type.DIVERT: 64,
+    Type.LATE: _MAX_FRAMES_BYTES,
+    Type.HELD: _MAX_FRAMES_BYTES,
 }
 
 
@@ -505,6 +554,12 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.RESUMED, struct.pack("<Q", time_ns)
         case Abort(reason):
             return Type.ABORT, reason.encode()[: _LIMITS[Type.ABORT]]
+        case Divert():
+            return Type.DIVERT, struct.pack("<QQ", message.limit_bytes, message.limit_ns) + message.announce.encode()
+        case Late(frames):
+            return Type.LATE, _pack_frames(frames)
+        case Held(frames):
+            return Type.HELD, _pack_frames(frames)
 
 
 def _decode(kind: Type, body: bytes) -> Message:
@@ -556,3 +611,40 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Resumed(*struct.unpack("<Q", body))
         case Type.ABORT:
             return Abort(body.decode(errors="replace"))
+        case Type.DIVERT:
+            limit_bytes, limit_ns = struct.unpack_from("<QQ", body)
+            return Divert(announce=body[16:].decode(), limit_bytes=limit_bytes, limit_ns=limit_ns)
+        case Type.LATE:
+            return Late(_unpack_frames(body))
+        case Type.HELD:
+            return Held(_unpack_frames(body))
+
+
+def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Cut a list of frames into parts that fit into one LATE or HELD; no part for no frame."""
+    part: list[bytes] = []
+    size = 0
+    for frame in frames:
+        if part and size + len(frame) + 4 > _MAX_FRAMES_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+        part.append(frame)
+        size += len(frame) + 4
+    if part:
+        yield tuple(part)
+
+
+def _pack_frames(frames: tuple[bytes, ...]) -> bytes:
+    return b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)
+
+
+def _unpack_frames(body: bytes) -> tuple[bytes, ...]:
+    frames: list[bytes] = []
+    position = 0
+    while position < len(body):
+        (length,) = struct.unpack_from("<I", body, position)
+        if length < _SMALLEST_FRAME_BYTES or position + 4 + length > len(body):
+            raise ValueError("a frame is cut short")
+        frames.append(body[position + 4 : position + 4 + length])
+        position += 4 + length
+    return tuple(frames)

@@ -97,6 +97,9 @@ class Cast:
             tracking=migration.tracking,
             rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
             verify=migration.verify,
+            gap=migration.gap,
+            hold_limit_bytes=migration.hold_limit_bytes,
+            hold_time_ns=migration.hold_time_ns,
         )
         report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
         if report["outcome"] == "failed" and not report["here"]:
@@ -209,6 +212,8 @@ class Cast:
         for place in ("a", "b"):
             guest = places[f"guest-{place}"]
             names = ("garp", self._trial.settings.migration.announce)
+            uplinks = [port for port in self._fabric.host_bridges[place].ports if port != "guest"]
+            holds = self._trial.settings.migration.gap == "hold"
             frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
             agents[place] = self.start_child(
                 self._fabric.hosts[place],
@@ -221,6 +226,7 @@ class Cast:
                 gate="guest",
                 announcements={name: [frame.hex() for frame in these] for name, these in frames.items()},
                 events=self._events,
+                hold={"mac": guest.mac, "uplinks": uplinks} if holds else None,
                 guest={
                     "address": guest.ipv4,
                     "interface": guest.interface,

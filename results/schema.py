@@ -11,6 +11,7 @@ Versions:
 4  trials: a column `tracker`.
 5  trials: a column `unfinished`.
 6  a table `stalls`.
+7  trials: columns `rounds_retransmits`, `after_retransmits`, `held_frames` and `held_refused`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -151,7 +152,7 @@ TRIALS = Table(
         ),
         _count(
             "cutover_retransmits",
-            "segments sent again from the pause until 1.5 s after the resume",
+            "segments sent again from the pause (or since frames were held) until 1.5 s after the resume",
             label="segments retransmitted because of the cutover",
         ),
         _count(
@@ -159,6 +160,22 @@ TRIALS = Table(
             "the most of them by one flow",
             label="segments the worst flow retransmitted because of the cutover",
         ),
+        _count(
+            "rounds_retransmits",
+            "segments sent again while the rounds were sent: the congestion of the page stream, not the cutover",
+            label="segments retransmitted during the rounds",
+        ),
+        _count(
+            "after_retransmits",
+            "segments sent again later than that after the resume",
+            label="segments retransmitted after the cutover",
+        ),
+        _count(
+            "held_frames",
+            "frames that waited at the destination until the guest ran there; empty where frames are dropped",
+            label="frames held",
+        ),
+        _count("held_refused", "frames that found no room there", label="frames that could not be held"),
         _count("resets", "connections that were reset", label="connections reset"),
         _time(
             "host_stall_ns",

@@ -20,6 +20,7 @@ from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
 _TCP = socket.IPPROTO_TCP
 _TCP_MAXSEG, _LARGEST_MAXSEG = 2, 32767  # MAX_TCP_WINDOW
+_TCP_QUICKACK = 12
 _TCP_CONGESTION = 13
 _TCP_REPAIR = 19
 _TCP_REPAIR_QUEUE = 20
@@ -156,6 +157,11 @@ def in_flight_bytes(connection: socket.socket) -> int:
 def queued_bytes(connection: socket.socket) -> int:
     """Bytes in both queues: unacknowledged or unsent, and not read yet. What a dump of the connection holds."""
     return _queued(connection, _SIOCOUTQ) + _queued(connection, _SIOCINQ)
+
+
+def acknowledge(connection: socket.socket) -> None:
+    """Send the acknowledgement that is being delayed, if one is."""
+    connection.setsockopt(_TCP, _TCP_QUICKACK, 1)
 
 
 def enter(connection: socket.socket) -> None:

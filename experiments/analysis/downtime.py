@@ -42,12 +42,12 @@ class Downtime:
 
     @cached_property
     def window(self) -> tuple[int, int]:
-        """Where an outage counts as the migration's: from the pause to the end of the cool-down.
+        """Where an outage counts as the migration's: from the cutover to the end of the cool-down.
 
         Without a pause (it gave up), from the start of the migration.
         """
         migration = self._raw.migration
-        start_ns = migration.start_ns if migration.paused_ns is None else migration.paused_ns
+        start_ns = migration.start_ns if migration.cutover_ns is None else migration.cutover_ns
         return start_ns, self._raw.phase_ns("quiesce")
 
     @cached_property
@@ -144,13 +144,13 @@ class Downtime:
         return pd.DataFrame(rows, columns=[name for name in empty("waterfall").columns if name != "trial_id"])
 
     def relearned_table(self) -> pd.DataFrame:
-        """One row per switch that learned the guest's new port after the pause, and before the bench told it."""
-        paused_ns, until_ns = self._raw.migration.paused_ns, self._raw.phase_ns("quiesce")
+        """One row per switch that learned the guest's new port in the cutover or later, before the bench told it."""
+        from_ns, until_ns = self._raw.migration.cutover_ns, self._raw.phase_ns("quiesce")
         announced_ns = min((int(event["time_ns"]) for event in self._raw.named("announced")), default=None)
         rows: list[dict[str, Any]] = []
         for event in self._raw.relearned:
             time_ns = int(event["time_ns"])
-            if paused_ns is None or not paused_ns <= time_ns < until_ns:
+            if from_ns is None or not from_ns <= time_ns < until_ns:
                 continue
             close = announced_ns is not None and 0 <= time_ns - announced_ns < _ANNOUNCEMENT_NS
             rows.append(
@@ -185,6 +185,7 @@ class Downtime:
                 ],
                 paused_ns=migration.paused_ns,
                 resumed_ns=migration.resumed_ns,
+                turned_ns=migration.turned_ns,
                 waits=waits,
             )
             end_ns = outage.start_ns + outage.outage_ns  # also where it was not over, as far as it was seen

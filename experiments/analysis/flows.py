@@ -31,9 +31,9 @@ def phase_of(time_ns: int, migration: Migration) -> str:
     """In which phase of the migration something happened: rounds, cutover (with its aftermath), after, other."""
     if time_ns < migration.start_ns:
         return "other"
-    if migration.paused_ns is None:
+    if migration.cutover_ns is None:
         return "rounds" if time_ns <= migration.end_ns else "other"
-    if time_ns < migration.paused_ns:
+    if time_ns < migration.cutover_ns:
         return "rounds"
     over_ns = migration.resumed_ns if migration.resumed_ns is not None else migration.end_ns
     return "cutover" if time_ns <= over_ns + AFTERMATH_NS else "after"

@@ -39,6 +39,14 @@ class Migration:
     rounds: int
     rto_min_ns: int | None
     tracker: str | None
+    turned_ns: int | None = None  # where frames are held: the switches are told to bring them to the destination
+
+    @property
+    def cutover_ns(self) -> int | None:
+        """When the guest's clients may begin to feel the cutover: the pause, or before it, when frames are held."""
+        if self.paused_ns is None or self.turned_ns is None:
+            return self.paused_ns
+        return min(self.paused_ns, self.turned_ns)
 
     @property
     def completed(self) -> bool:
@@ -85,6 +93,8 @@ class RawRecords:
         if len(found) != 1:
             raise RecordError(f"{self.folder.name}: events.jsonl tells of {len(found)} migrations instead of one.")
         fields: dict[str, Any] = {name: found[0].get(name) for name in Migration.__dataclass_fields__}
+        if self.settings.migration.gap == "hold":
+            fields["turned_ns"] = min((int(event["time_ns"]) for event in self.named("announced")), default=None)
         return Migration(**fields)
 
     @cached_property

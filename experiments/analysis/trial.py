@@ -49,6 +49,8 @@ def _trial(
     table, again = flows.flows, flows.retransmits
     by_sender = table.groupby("sender")["retransmits"].sum()
     cutover = again[again["phase"] == "cutover"]
+    in_phase = again.groupby("phase")["segments"].sum()
+    held = next(raw.named("held"), None)
     known = table[table["kernel_retransmits"].notna()]
     pages = tables["rounds"]["pages"].tolist()
     ram = next(raw.named("ram"), None)
@@ -75,6 +77,10 @@ def _trial(
         "worst_flow_retransmits": int(table["retransmits"].max()) if len(table) else 0,
         "cutover_retransmits": int(cutover["segments"].sum()),
         "worst_flow_cutover_retransmits": int(cutover.groupby("flow")["segments"].sum().max()) if len(cutover) else 0,
+        "rounds_retransmits": int(in_phase.get("rounds", 0)),
+        "after_retransmits": int(in_phase.get("after", 0)),
+        "held_frames": held["frames"] if held is not None else None,
+        "held_refused": held["refused"] if held is not None else None,
         "resets": sum(1 for event in raw.named("reset")),
         "host_stall_ns": downtime.longest_stall_ns,
         "integrity": _integrity(table, tables["requests"], ram),
@@ -142,6 +148,11 @@ def _notes(
         )
     for event in raw.named("trouble"):
         notes.append(f"At {event['place']}, {event['step']} failed when there was no way back: {event['reason']}")
+    for event in raw.named("held"):
+        if event["refused"]:
+            notes.append(f"Where frames were held there was no room for {event['refused']} of them: they were lost.")
+        if event["overdue"]:
+            notes.append("Frames were held for as long as the plan allows: what came later was lost.")
     if lost := sum(1 for _ in raw.named("connection-lost")):
         notes.append(f"{lost} connections had ended before they could be moved.")
     return notes

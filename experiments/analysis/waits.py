@@ -25,14 +25,14 @@ from unnoticed.workload import PROBE_PORT, Kind
 
 
 def probe_waits(raw: RawRecords, client: str) -> list[Wait]:
-    """Until the first probe of `client` after the pause was answered; empty where there was no pause."""
-    paused_ns = raw.migration.paused_ns
-    if paused_ns is None:
+    """Until the first probe of `client` in the cutover or later was answered; empty where there was no cutover."""
+    from_ns = raw.migration.cutover_ns
+    if from_ns is None:
         return []
     there, here, address = raw.packets("guest-b"), raw.packets(client), raw.client_address(client)
     is_probe = (there.protocol == PROTOCOL_UDP) & (there.destination_port == PROBE_PORT) & (there.source == address)
-    first_ns = _first(there, is_probe, from_ns=paused_ns)
-    waits = [*_network_waits(raw, paused_ns), Wait(name=NO_FRAME, until_ns=first_ns)]
+    first_ns = _first(there, is_probe, from_ns=from_ns)
+    waits = [*_network_waits(raw, from_ns), Wait(name=NO_FRAME, until_ns=first_ns)]
     if first_ns is None:
         return waits
     is_echo = (there.protocol == PROTOCOL_UDP) & (there.source_port == PROBE_PORT) & (there.destination == address)
@@ -45,11 +45,11 @@ def probe_waits(raw: RawRecords, client: str) -> list[Wait]:
 
 
 def request_waits(raw: RawRecords, client: str, longest: Outage, retransmits: pd.DataFrame) -> list[Wait]:
-    """Until the request of `client` that waited longest was answered; empty where there was no pause."""
-    paused_ns = raw.migration.paused_ns
-    if paused_ns is None or longest.start_ns is None:
+    """Until the request of `client` that waited longest was answered; empty where there was no cutover."""
+    from_ns = raw.migration.cutover_ns
+    if from_ns is None or longest.start_ns is None:
         return []
-    waits = list(_network_waits(raw, paused_ns))
+    waits = list(_network_waits(raw, from_ns))
     names = _flows_of(raw, client, _connection_of(raw, client, longest))
     if names is None:
         return waits
@@ -67,24 +67,24 @@ def request_waits(raw: RawRecords, client: str, longest: Outage, retransmits: pd
     port = int(names[0].split(">")[0].rsplit(":", 1)[1])
     data = (there.protocol == PROTOCOL_TCP) & (there.payload > 0)
     out = data & (there.destination == address) & (there.destination_port == port)
-    left_ns = _last(there, out, from_ns=paused_ns, until_ns=end_ns)
+    left_ns = _last(there, out, from_ns=from_ns, until_ns=end_ns)
     if left_ns is not None:
         into = data & (there.source == address) & (there.source_port == port)
-        arrived_ns = _last(there, into, from_ns=paused_ns, until_ns=left_ns)
+        arrived_ns = _last(there, into, from_ns=from_ns, until_ns=left_ns)
         if arrived_ns is not None:
             waits.append(Wait(name=ON_THE_WAY, until_ns=arrived_ns))
         waits += [Wait(name=SERVING, until_ns=left_ns), Wait(name=WAY_BACK, until_ns=end_ns)]
     return waits
 
 
-def _network_waits(raw: RawRecords, paused_ns: int) -> Iterator[Wait]:
+def _network_waits(raw: RawRecords, from_ns: int) -> Iterator[Wait]:
     """Until the announcement was on the wire, and until each switch had re-learned the port."""
     there = raw.packets("guest-b")
-    announced_ns = _first(there, there.arp_operation > 0, from_ns=paused_ns)
+    announced_ns = _first(there, there.arp_operation > 0, from_ns=from_ns)
     if announced_ns is not None and raw.settings.migration.announce != "none":
         yield Wait(name=NO_ANNOUNCEMENT, until_ns=announced_ns)
     relearned = [(str(event["switch"]), int(event["time_ns"])) for event in raw.relearned]
-    yield from switch_waits([(switch, time_ns) for switch, time_ns in relearned if time_ns >= paused_ns])
+    yield from switch_waits([(switch, time_ns) for switch, time_ns in relearned if time_ns >= from_ns])
 
 
 def _connection_of(raw: RawRecords, client: str, longest: Outage) -> int | None:

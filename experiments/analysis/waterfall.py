@@ -22,7 +22,7 @@ BETWEEN = "before the first step"
 NOT_MOVING = "no cutover"
 
 # While one end waits for the other, what the other does is the reason.
-_WAITING = ("await-ready", "await-relinquish")
+_WAITING = ("await-ready", "await-relinquish", "await-announcement")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,14 @@ class Wait:
 class Moments:
     """What is known of one migration, from one client's point of view.
 
+    `turned_ns`: from here on frames for the guest were held at the destination, though it may not have been paused yet.
     `waits` are in causal order: each one explains the time until it is over, as far as those before it do not.
     """
 
     steps: Sequence[TimedStep]
     paused_ns: int | None
     resumed_ns: int | None
+    turned_ns: int | None = None
     waits: Sequence[Wait] = ()
 
 
@@ -67,7 +69,7 @@ class Part:
 def waterfall(moments: Moments, *, start_ns: int, end_ns: int) -> list[Part]:
     """The parts of the wait [start_ns, end_ns), in order; they sum to it exactly. Empty for an empty wait."""
     borders = {start_ns, end_ns}
-    known = [moments.paused_ns, moments.resumed_ns, *(wait.until_ns for wait in moments.waits)]
+    known = [moments.turned_ns, moments.paused_ns, moments.resumed_ns, *(wait.until_ns for wait in moments.waits)]
     known += [time for step in moments.steps for time in (step.start_ns, step.end_ns)]
     borders |= {time for time in known if time is not None and start_ns < time < end_ns}
     ordered = sorted(borders)
@@ -85,7 +87,7 @@ def _reason(moments: Moments, time_ns: int) -> str:
     """Why the client had no answer at this moment."""
     if moments.paused_ns is None:
         return NOT_MOVING
-    if time_ns < moments.paused_ns:
+    if time_ns < min(moments.paused_ns, moments.paused_ns if moments.turned_ns is None else moments.turned_ns):
         return RUNNING
     if moments.resumed_ns is None or time_ns < moments.resumed_ns:
         return _step_at(moments.steps, time_ns)

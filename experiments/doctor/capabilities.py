@@ -152,6 +152,26 @@ def _clsact_bpf() -> str:
     return "clsact on lo, and a classifier loaded by bpf(2)"
 
 
+def _holding() -> str:
+    from unnoticed.agents.holding import Holding
+    from unnoticed.agents.kernel.libc import NetworkNamespace
+    from unnoticed.agents.kernel.packet_socket import Filler
+    from unnoticed.agents.plug import Plug
+
+    shell("ip", "link", "add", "name", "un0", "type", "veth", "peer", "name", "un1")
+    for end in ("un0", "un1"):
+        shell("ip", "link", "set", "dev", end, "up")
+    here = NetworkNamespace(os.getpid())
+    Holding(port="un0", guest=(here, "un1"), uplinks=["lo"], mac=bytes(6))
+    plug = Plug("un0", guest=(here, "un1"), limit_bytes=1 << 20)
+    plug.arm(limit_bytes=1 << 20)
+    Filler("un0", ether_type=0x0800).send(frames=3, length=1000)
+    held, came = plug.held(), len(plug.empty())
+    if (held.frames, came) != (3, 3):
+        raise TrialError(f"of 3 frames {held.frames} were held and {came} came out")
+    return "held 3 frames on their way through a veth pair, and let them go"
+
+
 def _nftables() -> str:
     shell("nft", "add table netdev un")
     shell("nft", "add chain netdev un in { type filter hook ingress device lo priority 0; }")
@@ -256,6 +276,9 @@ CAPABILITIES: tuple[Capability, ...] = (
                remedy=f"run Linux 5.6 or newer; {PRIVILEGE}"),
     Capability(name="TCP_REPAIR", purpose="moving live connections", attempt=_tcp_repair,
                probed="put a socket into repair mode", remedy=f"{_KERNEL} (CONFIG_CHECKPOINT_RESTORE); {PRIVILEGE}"),
+    Capability(name="holding frames", purpose='a cutover that loses no frame: gap = "hold"', attempt=_holding,
+               probed="held frames on a veth pair and let them go", required=False,
+               cost='plans with gap = "hold" cannot be run', remedy=f"{_KERNEL} (sch_tbf, cls_bpf, tun); {PRIVILEGE}"),
     Capability(name="packet ring", purpose="complete captures", attempt=_packet_ring,
                probed="made an AF_PACKET ring and mapped it", remedy=f"{_KERNEL}; {PRIVILEGE}"),
     Capability(name="SCHED_FIFO", purpose="probes that wake on time", attempt=_fifo, required=False,

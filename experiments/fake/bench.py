@@ -71,7 +71,8 @@ class FakeBench:
         connections = [connection for load in loads.values() for connection in load.connections]
         log = EventLog(folder / "events.jsonl", who="runner")
         log.close()
-        lines = sorted(_events(trial, truth, connections), key=lambda line: int(line["time_ns"]))
+        held = sum(int((load.rows["late_ns"] > 0).sum()) for load in loads.values())
+        lines = sorted(_events(trial, truth, connections, held=held), key=lambda line: int(line["time_ns"]))
         with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
         _write_truth(folder, truth, connections)
@@ -93,7 +94,7 @@ def _write_captures(folder: Path, truth: Truth, loads: Mapping[int, Load], *, mi
         points[f"c{client}"] = pcap(load.rows, at_client=True, one_way_ns=DELAY_NS, realtime_offset_ns=_OFFSET_NS)
     rows = np.concatenate([load.rows[~load.rows["control"]] for load in loads.values()])
     moved = truth.resumed_ns if truth.resumed_ns is not None else 1 << 62
-    reaches = rows["sent_ns"] + np.where(rows["from_client"], DELAY_NS, 0)
+    reaches = rows["sent_ns"] + np.where(rows["from_client"], DELAY_NS + rows["late_ns"], 0)
     for name, these in (("guest-a", reaches < moved), ("guest-b", reaches >= moved)):
         points[name] = pcap(rows[these], at_client=False, one_way_ns=DELAY_NS, realtime_offset_ns=_OFFSET_NS)
     log = EventLog(folder / "events.jsonl", who="observer")
@@ -115,7 +116,7 @@ def _count(data: bytes) -> int:
     return frames
 
 
-def _events(trial: Trial, truth: Truth, connections: Iterable[Connection]) -> Iterable[dict[str, Any]]:
+def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, held: int) -> Iterable[dict[str, Any]]:
     def line(time_ns: int, who: str, event: str, **fields: Any) -> dict[str, Any]:
         return {"time_ns": time_ns, "who": who, "event": event, **fields}
 
@@ -145,12 +146,21 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection]) -> It
     sent = sum(entry.sent_bytes for entry in truth.rounds)
     if truth.outcome == "completed":
         sent += truth.rounds[-1].dirty_bytes if truth.rounds else trial.settings.guest.memory_bytes
-    if truth.resumed_ns is not None and trial.settings.migration.announce == "garp":
-        yield line(truth.resumed_ns, "agent-b", "announced", migration=0, place="b", frames=1, announce="garp")
+    if truth.announced_ns is not None and trial.settings.migration.announce == "garp":
+        yield line(truth.announced_ns, "agent-b", "announced", migration=0, place="b", frames=1, announce="garp")
+    if truth.held is not None:
+        yield line(
+            truth.held[1],
+            "agent-b",
+            "held",
+            **{"migration": 0, "place": "b", "frames": held, "bytes": held * 100},
+            **{"late": 0, "refused": 0, "overdue": False},
+        )
     yield line(truth.end_ns, "agent-a", "migration", **_migration(trial.settings, truth, sent))
-    if truth.probe_cut is not None:
+    taught_ns = truth.held[0] if truth.held is not None else truth.probe_cut[1] - MS // 5 if truth.probe_cut else None
+    if taught_ns is not None:
         for number, switch in enumerate(("s1", "s2", "s3") if trial.settings.fabric.shape == "tree" else ("s1",)):
-            when = truth.probe_cut[1] - MS // 5 + number * MS // 50
+            when = taught_ns + number * MS // 50
             ports = {"port": f"{switch}-eth2", "previous": f"{switch}-eth1"}
             yield line(when, "observer", "relearned", switch=switch, **ports, toward="b", mac="02:77:00:00:00:64")
     yield line(end, f"agent-{'b' if truth.resumed_ns else 'a'}", "ram", pages=1000, wrong_pages=0)

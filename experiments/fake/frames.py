@@ -13,7 +13,8 @@ PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAP, 1)  # nanose
 TCP, UDP = 6, 17
 SYN, FIN, PSH, ACK, RST = 0x02, 0x01, 0x08, 0x10, 0x04
 
-# `sent_ns` by the sender's clock; `lost` frames are seen at the sender only; `client` from 1; `control`: not the guest.
+# `sent_ns` by the sender's clock; `late_ns`: how much longer than others it took; `lost` frames are seen at the sender
+# only; `client` from 1; `control`: not the guest.
 ROW = np.dtype(
     [
         ("sent_ns", "i8"),
@@ -28,6 +29,7 @@ ROW = np.dtype(
         ("flags", "u1"),
         ("payload_bytes", "i4"),
         ("payload", "V24"),
+        ("late_ns", "i8"),
     ]
 )
 Rows = npt.NDArray[Any]
@@ -55,11 +57,12 @@ def client_ipv4(client: int) -> int:
 def pcap(rows: Rows, *, at_client: bool, one_way_ns: int, realtime_offset_ns: int) -> bytes:
     """A capture of these rows, as seen at the clients or at the guest, in order of time.
 
-    Senders see what they send when they send it; receivers see it `one_way_ns` later, unless it was lost.
+    Senders see what they send when they send it; receivers see it `one_way_ns` (and what it was late) later, unless it
+    was lost.
     """
     sender = rows["from_client"] == at_client
     rows = rows[sender | ~rows["lost"]]
-    seen = rows["sent_ns"] + np.where(rows["from_client"] == at_client, 0, one_way_ns)
+    seen = rows["sent_ns"] + np.where(rows["from_client"] == at_client, 0, one_way_ns + rows["late_ns"])
     order = np.argsort(seen, kind="stable")
     rows, stamps = rows[order], seen[order] + realtime_offset_ns
     # Records are of five widths; each width is made as one array of bytes, and all are put into order at the end.

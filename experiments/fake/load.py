@@ -58,11 +58,15 @@ class Connection:
         other = 5000 if by_client else 1000
         hello = 0 if flags & SYN else 1
         lost = by_client and self.lost(sent_ns)
+        late_ns = self.truth.arrives(sent_ns) - sent_ns - DELAY_NS if by_client else 0
         sequence, acknowledged = (base + hello + start) % 2**32, (other + 1 + theirs) % 2**32
         if flags == SYN:
             acknowledged = 0
         self.frames.append(
-            (sent_ns, by_client, lost, False, self.client, TCP, self.port, sequence, acknowledged, flags, length, b"")
+            (
+                *(sent_ns, by_client, lost, False, self.client, TCP, self.port),
+                *(sequence, acknowledged, flags, length, b"", late_ns),
+            )
         )
         if at is None:
             if by_client:
@@ -85,12 +89,13 @@ class Connection:
         """The handshake and the Hello; gives when the guest has it."""
         if not self.send(sent_ns, 0, by_client=True, flags=SYN):
             sent_ns = self.repeat(sent_ns, 0, at=0, flags=SYN)
-        self.send(sent_ns + DELAY_NS, 0, by_client=False, flags=SYN | ACK)
-        sent_ns += 2 * DELAY_NS
+        arrived_ns = self.truth.arrives(sent_ns)
+        self.send(arrived_ns, 0, by_client=False, flags=SYN | ACK)
+        sent_ns = arrived_ns + DELAY_NS
         self.send(sent_ns, 0, by_client=True)
         if not self.send(sent_ns, 16, by_client=True, flags=ACK | PSH):
             sent_ns = self.repeat(sent_ns, 16, at=0)
-        return sent_ns + DELAY_NS
+        return self.truth.arrives(sent_ns)
 
     def close(self, sent_ns: int) -> None:
         """FIN from the client, FIN from the guest, ACK; no FIN is ever repeated, since nothing is cut then."""
@@ -181,8 +186,9 @@ def _request_flow(flow: Connection, *, first: int, period: int, stop: int, reset
             while intended + period < min(sent + 2 * DELAY_NS, stop):  # these wait in the client's send queue
                 intended += period
                 due.append(intended)
-        flow.send(sent + DELAY_NS, 32, by_client=False, flags=ACK | PSH)
-        answered = sent + 2 * DELAY_NS
+        arrived = flow.truth.arrives(sent)
+        flow.send(arrived, 32, by_client=False, flags=ACK | PSH)
+        answered = arrived + DELAY_NS
         rows.append((Kind.REQUEST, flow.number, sequence, due[0], due[0], answered, True))
         if len(due) > 1:
             flow.send(answered, 16 * (len(due) - 1), by_client=True, flags=ACK | PSH)
@@ -202,6 +208,7 @@ def _download(flow: Connection, *, first: int, period: int, stop: int) -> None:
         if flow.lost(at):
             assert flow.truth.tcp_cut is not None
             at = flow.truth.tcp_cut[1] + DELAY_NS
+        at = flow.truth.arrives(at - DELAY_NS)  # nor while its frames are held
         flow.send(at, SEGMENT_BYTES, by_client=False)
         flow.send(at + DELAY_NS, 0, by_client=True)
         at += period
@@ -214,7 +221,7 @@ def _upload(flow: Connection, *, first: int, period: int, stop: int) -> None:
     while at < stop:
         position = flow.client_bytes
         if flow.send(at, SEGMENT_BYTES, by_client=True):
-            flow.send(at + DELAY_NS, 0, by_client=False)
+            flow.send(flow.truth.arrives(at), 0, by_client=False)
             at += period
             continue
         in_flight = [position]
@@ -250,14 +257,18 @@ def _probes(*, client: int, truth: Truth) -> tuple[dict[str, npt.NDArray[Any]], 
         out["sent_ns"], out["from_client"], out["lost"], out["control"] = intended, True, lost, stream == 1
         out["client"], out["protocol"], out["client_port"] = client, UDP, 50_000 + stream
         out["payload_bytes"], out["payload"] = PROBE.size, payload.view("V24")
+        if stream == 0 and truth.held is not None:
+            waits = (intended + DELAY_NS >= truth.held[0]) & (intended + DELAY_NS < truth.held[1])
+            out["late_ns"] = np.where(waits, truth.held[1] - intended - DELAY_NS, 0)
         back = out[~lost].copy()
-        back["sent_ns"] += DELAY_NS
+        back["sent_ns"] += DELAY_NS + back["late_ns"]
+        back["late_ns"] = 0
         back["from_client"] = False
         frames += [out, back]
         arrays["stream"].append(np.full(count, stream, dtype=np.uint32))
         arrays["sequence"].append(sequence)
         arrays["sent_ns"].append(intended)
-        arrays["answered_ns"].append(np.where(lost, 0, intended + 2 * DELAY_NS))
+        arrays["answered_ns"].append(np.where(lost, 0, intended + out["late_ns"] + 2 * DELAY_NS))
     probes = {name: np.concatenate(parts) for name, parts in arrays.items()}
     probes["intended_ns"] = probes["sent_ns"].copy()
     return probes, np.concatenate(frames)

@@ -19,6 +19,7 @@ DELAY_NS = MS // 10  # one way between a client and the guest
 LINK_SHARE = 0.94  # of a link's rate that page bytes get
 _PATIENCE = 5
 _NATURAL_NS = 8 * MS  # the fixed cost of a cutover
+_HELD_BEFORE_NS = MS // 2  # from the announcement, where frames are held, to the pause
 _SHARES = (("freeze", 0.05), ("dump", 0.25), ("send-rest", 0.2), ("restore", 0.3), ("announce", 0.1), ("resume", 0.1))
 
 
@@ -34,7 +35,10 @@ class FakeRound:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What happened in a fake trial. The cuts are when frames to the guest are lost: of UDP, and of TCP."""
+    """What happened in a fake trial. The cuts are when frames to the guest are lost: of UDP, and of TCP.
+
+    Or nothing is lost, and what comes to the guest from `held[0]` on is delivered at `held[1]`.
+    """
 
     start_ns: int
     end_ns: int
@@ -47,6 +51,17 @@ class Truth:
     tcp_cut: tuple[int, int] | None
     trial_start_ns: int
     trial_end_ns: int
+    held: tuple[int, int] | None = None
+
+    def arrives(self, sent_ns: int) -> int:
+        """When the guest has what a client sends now, if it is not lost."""
+        at = sent_ns + DELAY_NS
+        return self.held[1] if self.held is not None and self.held[0] <= at < self.held[1] else at
+
+    @property
+    def announced_ns(self) -> int | None:
+        """When the guest was announced, if it was announced."""
+        return self.resumed_ns if self.held is None else self.held[0]
 
     @property
     def blackout_ns(self) -> int | None:
@@ -92,6 +107,7 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
                 break
         elif migration.policy == "tcp-timeout" or _is_enough(settings, rounds, rest):
             break
+    held = None
     if outcome == "gave-up":
         paused = resumed = None
         probe_cut = tcp_cut = None
@@ -103,6 +119,9 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         taught = MS // 2 if migration.announce == "garp" else None
         probe_cut = (paused, resumed + (taught or 1500 * MS))
         tcp_cut = (paused, resumed + (taught or 200 * MS))
+        if migration.gap == "hold":
+            held = (paused - _HELD_BEFORE_NS, resumed)
+            probe_cut = tcp_cut = None
     last = max(end, probe_cut[1] if probe_cut else 0)
     return Truth(
         start_ns=start,
@@ -116,6 +135,7 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         tcp_cut=tcp_cut,
         trial_start_ns=trial_start_ns,
         trial_end_ns=last + cool_down_ns,
+        held=held,
     )
 
 

@@ -117,11 +117,23 @@ def _link_conflicts(path: Keys, make: Callable[[], object]) -> Iterator[Conflict
             yield Conflict(paths=(*((*path, key) for key in named), path), sentence=problem)
 
 
+def _held_is_announced(settings: Settings) -> Conflict | None:
+    migration = settings.migration
+    if migration.gap != "hold" or migration.announce != "none":
+        return None
+    return Conflict(
+        paths=(("migration", "gap"), ("migration", "announce")),
+        sentence='"hold" has the switches bring the frames to where they are held, which takes an announcement; '
+        'announce the guest, or set gap = "drop".',
+    )
+
+
 _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _working_set_fits,
     _dirtier_has_pages,
     _guest_has_slots,
     _tools_are_ready,
+    _held_is_announced,
 )
 
 

@@ -242,7 +242,9 @@ class MigrationSettings(Section):
     threshold_bytes: SizeBytes | None = Field(alias="threshold", default=None, gt=0)
     max_rounds: int | None = Field(default=None, ge=1, le=1000)
     announce: Literal["garp", "none"] = "garp"
-    gap: Literal["drop"] = "drop"
+    gap: Literal["drop", "hold"] = "drop"
+    hold_limit_bytes: SizeBytes = Field(alias="hold_limit", default=32 * _MIB, gt=0, le=1 << 30)
+    hold_time_ns: DurationNs = Field(alias="hold_time", default=2 * _S, gt=0)
     rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
     tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
     verify: bool = False

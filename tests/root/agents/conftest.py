@@ -26,8 +26,8 @@ MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
-    def __init__(self, fabric, folder):
-        self.fabric, self.folder = fabric, folder
+    def __init__(self, fabric, folder, *, hold=False):
+        self.fabric, self.folder, self.hold = fabric, folder, hold
         self.events_path = folder / "events.jsonl"
         self.children, self.others = [], []
         self.number = 0
@@ -48,6 +48,8 @@ class Stage:
 
     def start_agent(self, place, *, key="00" * 32):
         guest = self.fabric.places[f"guest-{place}"]
+        uplinks = [port for port in self.fabric.host_bridges[place].ports if port != "guest"]
+        hold = {"hold": {"mac": guest.mac, "uplinks": uplinks}} if self.hold else {}
         return self.child(
             place,
             f"agent-{place}-{len(self.children)}",
@@ -69,6 +71,7 @@ class Stage:
                 "events": str(self.events_path),
                 "who": f"guest-{place}",
             },
+            **hold,
         )
 
     def replace_agent(self, place, **options):
@@ -141,6 +144,7 @@ class Stage:
             "policy": "tcp-timeout",
             "destination": self.fabric.places[via or destination].ipv4,
             "number": self.number,
+            "gap": "hold" if self.hold else "drop",
         }
         self.agents[source].command("migrate", **given | settings)
 
@@ -247,6 +251,16 @@ def stage(fabric, tmp_path):
         made.close()
 
 
+@pytest.fixture
+def holding(fabric, tmp_path):
+    """A stage whose agents hold frames, in every migration that does not say otherwise."""
+    made = Stage(fabric, tmp_path, hold=True)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 MIDDLEMAN = """
 # Between two agents: passes on what they say, and does one thing that it was asked to.
 import json, select, socket, struct, sys
@@ -296,8 +310,10 @@ while True:
 
 
 @pytest.fixture
-def middleman(stage):
+def middleman(request):
     """Start a middleman at the control server, for `via="control"`. doing: flip (a byte), hold, cut-after (a frame)."""
+
+    stage = request.getfixturevalue("holding" if "holding" in request.fixturenames else "stage")
 
     def start(doing, argument, *, destination="b"):
         places = stage.fabric.places

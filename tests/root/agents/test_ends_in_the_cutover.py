@@ -17,7 +17,7 @@ from unnoticed.agents.announce import Announcer
 from unnoticed.agents.connections import DepartingConnections
 from unnoticed.agents.guest_process import GuestSettings
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel.bridge_port import BridgePort
+from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import Slot, slot_base
@@ -67,6 +67,7 @@ class SourceHere:
             self.host.guest = self.host.new_guest(memory_bytes=16 << 20)
         self.guest = self.host.guest
         self.guest.boot(working_set_bytes=0, dirty_bytes_per_s=0, pattern="uniform")
+        self.host.gate.set(PortState.FORWARDING)  # the agent that was killed had closed it
         self.guest.resume(moved=False)
 
     def connect(self, kind, number):

@@ -36,11 +36,13 @@ class Conversation:
         (S, wire.RoundStart(1)),
         (S, wire.RoundEnd(0)),
         (D, wire.RoundAck(0)),
+        (S, wire.Divert(announce="garp", limit_bytes=1 << 20, limit_ns=10**9)),
         (S, wire.Final()),
         (S, wire.Pages(runs((0, 1), (7, 3), (10, 2), (16383, 1)))),
         (S, wire.GuestState(2, b"two connections", (9, 1023))),
         (S, wire.Commit(final_pages=7, total_pages=16391, announce="garp", digest=b"\xd1" * 64)),
         (D, wire.Ready(2)),
+        (S, wire.Late((b"1" * 24, b"2" * 80))),
         (S, wire.Relinquish()),
         (D, wire.Resumed(1 << 50)),
     )

@@ -26,6 +26,9 @@ EXAMPLES = {
     Type.RELINQUISH: wire.Relinquish(),
     Type.RESUMED: wire.Resumed(1),
     Type.ABORT: wire.Abort("enough"),
+    Type.DIVERT: wire.Divert(announce="garp", limit_bytes=1, limit_ns=1),
+    Type.LATE: wire.Late((b"a" * 70,)),
+    Type.HELD: wire.Held(()),
 }
 FORBIDDEN = [
     (state, sender, kind)
@@ -45,7 +48,7 @@ def test_a_whole_migration_comes_out_as_it_was_put_in(conversation):
     assert ends[S].pages_in_all == ends[D].pages_in_all == 16391
 
 
-@given(cuts=st.lists(st.integers(1, 2000), max_size=60), number=st.integers(0, 18))
+@given(cuts=st.lists(st.integers(1, 2000), max_size=60), number=st.integers(0, 20))
 def test_it_does_not_matter_how_the_stream_is_cut(conversation, cuts, number):
     sender, message = conversation.script[number]
     ends = conversation.played(number)
@@ -102,7 +105,8 @@ def test_what_the_table_does_not_list_can_neither_be_sent_nor_received(conversat
 
 def test_the_table_covers_every_state_and_both_ends_agree_that_the_last_two_are_final():
     assert set(TRANSITIONS) == set(State)
-    assert TRANSITIONS[State.DONE] == TRANSITIONS[State.ABORTED] == {}
+    assert TRANSITIONS[State.DONE] == {}
+    assert set(TRANSITIONS[State.ABORTED].values()) == {State.ABORTED}
     reached = {State.GREETING} | {to for moves in TRANSITIONS.values() for to in moves.values()}
     assert reached == set(State)
 
@@ -124,6 +128,7 @@ def test_either_end_can_abort_from_preparing_until_committed(conversation):
     states = [
         State.PREPARING,
         State.STREAMING,
+        State.DIVERTED,
         State.IN_ROUND,
         State.ROUND_ENDED,
         State.FINAL,
@@ -139,6 +144,20 @@ def test_either_end_can_abort_from_preparing_until_committed(conversation):
                 "the cable, a ferret"
             )
             assert ends[S].state is ends[D].state is State.ABORTED
+
+
+def test_after_an_abort_the_destination_gives_back_what_it_held_and_the_source_has_nothing_to_say(conversation):
+    ends = conversation.played(conversation.index(wire.Final))
+    conversation.say(ends, S, wire.Abort("enough"))
+    frames = [bytes([number]) * (12 << 20) for number in range(5)]
+    parts = list(wire.split_frames(frames))
+    assert [len(part) for part in parts] == [2, 2, 1]
+    came = [conversation.say(ends, D, wire.Held(part)).frames for part in (*parts, ())]
+    assert [frame for part in came for frame in part] == frames
+    assert came[-1] == ()
+    for kind, message in EXAMPLES.items():
+        with pytest.raises(LocalProtocolError, match=kind.name):
+            ends[S].send(message)
 
 
 def test_a_reason_that_is_too_long_is_cut_and_may_be_cut_within_a_character(conversation):

@@ -59,14 +59,14 @@ def test_every_flipped_byte_is_a_peer_error(conversation, step):
         assert receiver.state is state
 
 
-@given(junk=st.binary(max_size=300), count=st.integers(0, 18))
+@given(junk=st.binary(max_size=300), count=st.integers(0, 20))
 def test_junk_is_a_peer_error(conversation, junk, count):
     for end in conversation.played(count).values():
         with pytest.raises(PeerError):
             hang_up_after(conversation, junk, end)
 
 
-@given(body=st.binary(max_size=300), count=st.integers(0, 18))
+@given(body=st.binary(max_size=300), count=st.integers(0, 20))
 def test_any_body_under_the_right_tag_is_a_message_or_a_peer_error(conversation, body, count):
     sender, message = conversation.script[count]
     forger = Forger(conversation, count)
@@ -92,7 +92,7 @@ def test_a_body_beyond_its_limit_is_refused_from_the_header_alone(conversation, 
 
 
 @pytest.mark.parametrize(
-    "header", [b"\x00" * 8, b"\x10" + b"\x00" * 7, b"\x01\x01" + b"\x00" * 6, b"\x01\x00\x00\x80\x00\x00\x00\x00"]
+    "header", [b"\x00" * 8, b"\x13" + b"\x00" * 7, b"\x01\x01" + b"\x00" * 6, b"\x01\x00\x00\x80\x00\x00\x00\x00"]
 )
 def test_a_header_of_another_kind_is_refused_at_once(conversation, header):
     with pytest.raises(PeerError, match="none of this protocol's"):
@@ -173,6 +173,12 @@ def test_a_commit_whose_sums_are_not_what_came_is_refused(forge, conversation, f
         forge(conversation.index(wire.Commit)).deliver(S, Type.COMMIT, body)
 
 
+@pytest.mark.parametrize("body", [b"\x01", struct.pack("<I", 23) + bytes(23), struct.pack("<I", 24) + bytes(23)])
+def test_frames_that_are_cut_short_are_refused(forge, conversation, body):
+    with pytest.raises(PeerError, match="LATE cannot be read"):
+        forge(conversation.index(wire.Late)).deliver(S, Type.LATE, body)
+
+
 def test_wrong_sums_of_our_own_are_our_own_mistake(conversation):
     number = conversation.index(wire.RoundEnd)
     with pytest.raises(LocalProtocolError, match="was said to have 5"):
@@ -210,13 +216,13 @@ def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text)
 @pytest.mark.parametrize(
     ("version", "memory_bytes", "nonce", "says"),
     [
-        (2, 64 << 20, b"n" * 32, "speaks version 2 of the protocol, this end 1"),
-        (1, 0, b"n" * 32, "cannot be read"),
-        (1, 4097, b"n" * 32, "cannot be read"),
-        (1, 1 << 63, b"n" * 32, "cannot be read"),
-        (1, 2**64 - 4096, b"n" * 32, "cannot be read"),
-        (1, 64 << 20, b"n" * 31, "cannot be read"),
-        (1, 64 << 20, b"n" * 33, "cannot be read"),
+        (1, 64 << 20, b"n" * 32, "speaks version 1 of the protocol, this end 2"),
+        (2, 0, b"n" * 32, "cannot be read"),
+        (2, 4097, b"n" * 32, "cannot be read"),
+        (2, 1 << 63, b"n" * 32, "cannot be read"),
+        (2, 2**64 - 4096, b"n" * 32, "cannot be read"),
+        (2, 64 << 20, b"n" * 31, "cannot be read"),
+        (2, 64 << 20, b"n" * 33, "cannot be read"),
     ],
 )
 def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, version, memory_bytes, nonce, says):

@@ -6,6 +6,7 @@ import pytest
 
 from unnoticed.errors import RecordError
 from unnoticed.experiments.fake.bench import FakeBench
+from unnoticed.experiments.planning.plan import load_plan, trials
 
 analysis = pytest.importorskip("unnoticed.experiments.analysis.trial")
 
@@ -38,6 +39,36 @@ def test_the_blackout_is_exact_and_the_perceived_downtime_within_a_probe_s_perio
     assert row["blackout_ns"] == truth["blackout_ns"]
     assert row["perceived_low_ns"] <= end - start <= row["perceived_high_ns"]
     assert abs(row["perceived_ns"] - (end - start)) <= 1_000_000
+
+
+@pytest.fixture(params=["clients.count=1", "clients.count=2"])
+def held(request, tmp_path, small_plan_text, measure):
+    """Tables and truth of a trial whose frames are held."""
+    path = tmp_path / "held.toml"
+    path.write_text(small_plan_text[: small_plan_text.index("[[case]]")] + '[migration]\ngap = "hold"\n')
+    return measure(trials(load_plan(path, overrides=[request.param]))[0])
+
+
+def test_where_frames_are_held_nothing_is_sent_again_and_the_wait_is_what_they_waited(held):
+    tables, truth = held
+    row, announced, released = tables["trials"].iloc[0], *truth["held"]
+    assert (row["retransmits"], row["held_refused"]) == (0, 0)
+    assert row["held_frames"] > 0
+    assert row["blackout_ns"] == truth["blackout_ns"] < released - announced
+    assert row["perceived_low_ns"] <= released - announced + 300_000
+    assert abs(row["perceived_ns"] - (released - announced)) <= 1_200_000
+    assert bool(row["kernel_agrees"])
+    assert bool(row["integrity"])
+    parts = tables["waterfall"]
+    assert "not attributed" not in set(parts["part"])
+    assert set(tables["relearned"]["cause"]) == {"announcement"}
+
+
+def test_retransmissions_are_told_apart_by_when_they_were_sent(trial_of, measure):
+    tables, _ = measure(trial_of())
+    row = tables["trials"].iloc[0]
+    parts = [row[f"{phase}_retransmits"] for phase in ("rounds", "cutover", "after")]
+    assert sum(parts) == row["retransmits"] > 0
 
 
 def test_the_waterfall_of_each_client_sums_to_what_it_felt(trial_of, measure):

@@ -382,6 +382,12 @@ def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
     trial_of("clients.tools=fping+sockperf", "phases.warm_up=2.5 s")
 
 
+def test_frames_are_not_held_for_a_guest_that_nobody_announces(trial_of):
+    with pytest.raises(PlanError) as error:
+        trial_of("migration.gap=hold")  # one case of the plan does not announce
+    assert '"hold" has the switches bring the frames to where they are held' in str(error.value)
+
+
 def test_links_of_their_own_are_laid_over_all_links_and_may_be_factors(write):
     text = GOOD.replace(
         "[guest]", '[fabric.links]\ns1-s2 = { delay = ["5 ms", "20 ms"] }\n"c1>s1".loss = "0.1 %"\n[guest]'

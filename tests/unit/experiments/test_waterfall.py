@@ -34,6 +34,7 @@ MOMENTS = st.builds(
     steps=STEPS,
     paused_ns=st.none() | TIMES,
     resumed_ns=st.none() | TIMES,
+    turned_ns=st.none() | TIMES,
     waits=st.lists(
         st.builds(Wait, name=st.sampled_from(["one", "two", "three"]), until_ns=st.none() | TIMES), max_size=3
     ),
@@ -48,6 +49,17 @@ def step(name, start, end):
 def moments(*steps, paused=10, resumed=50, relearned=None, first_frame=None):
     waits = [*switch_waits([] if relearned is None else [("s1", relearned)]), Wait(name=NO_FRAME, until_ns=first_frame)]
     return Moments(steps=steps, paused_ns=paused, resumed_ns=resumed, waits=waits)
+
+
+def test_from_when_frames_are_held_the_steps_are_the_reason_though_the_guest_still_runs():
+    steps = [step("divert", 2, 4), step("await-announcement", 4, 9), step("plug", 5, 7), step("dump", 11, 50)]
+    known = Moments(steps=steps, paused_ns=10, resumed_ns=50, turned_ns=5)
+    assert names(waterfall(known, start_ns=3, end_ns=12)) == [
+        (RUNNING, 3, 5),
+        ("plug", 5, 7),
+        ("await-announcement", 7, 11),
+        ("dump", 11, 12),
+    ]
 
 
 def names(parts):
@@ -78,12 +90,14 @@ def test_each_instant_has_the_reason_that_it_has_when_looked_at_alone(known, spa
 
 
 @given(MOMENTS, SPANS)
-def test_a_step_is_named_only_in_the_blackout(known, span):
+def test_a_step_is_named_only_in_the_blackout_or_while_frames_are_held(known, span):
     own = {RUNNING, UNKNOWN, NOT_MOVING, "one", "two", "three"}
     for part in waterfall(known, start_ns=span[0], end_ns=span[1]):
         if part.name not in own:
             assert known.paused_ns is not None
-            assert part.start_ns >= known.paused_ns
+            assert part.start_ns >= min(
+                known.paused_ns, known.paused_ns if known.turned_ns is None else known.turned_ns
+            )
             assert known.resumed_ns is None or part.end_ns <= known.resumed_ns
 
 

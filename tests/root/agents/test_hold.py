@@ -1,0 +1,180 @@
+"""Hold and forward: frames that come during the cutover are late, and nothing else.
+
+The kernels' own counters are the judges: of the client's namespace, and of the guest's two. Tail-loss probes are off
+there, since they say that something took long and not that it was lost.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.agents.wire import Type
+
+pytestmark = [pytest.mark.root, pytest.mark.since_kernel("6.7")]
+
+AT_THE_SOURCE = [
+    *("hush", "divert", "await-announcement", "close-in", "pause", "hold", "dump", "scan", "send", "await-ready"),
+    "relinquish",
+]
+AT_THE_DESTINATION = ["plug", "open-gate", "announce", "restore", "await-relinquish"]
+COUNTERS = {
+    "RetransSegs": "segments sent again",
+    "TCPTimeouts": "retransmission timeouts",
+    "TCPFastRetrans": "fast retransmissions",
+    "TCPOFOQueue": "segments out of order",
+    "TCPDSACKOldSent": "segments that came twice",
+    "TCPDSACKOfoSent": "segments that came twice, out of order",
+    "OutRsts": "resets",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_loss_probes(fabric):
+    """Sets net.ipv4.tcp_early_retrans."""
+    set_early_retransmit(fabric, 0)
+    yield
+    set_early_retransmit(fabric, 3)
+
+
+def set_early_retransmit(fabric, value):
+    for place in ("c1", "guest-a", "guest-b"):
+        namespace = NetworkNamespace(fabric.places[place].pid)
+        with namespace.entered():
+            Path("/proc/sys/net/ipv4/tcp_early_retrans").write_text(str(value))
+        namespace.close()
+
+
+def counters(stage):
+    """What the kernels of client and guest have counted so far, by place and name."""
+    found = {}
+    for place in ("c1", "guest-a", "guest-b"):
+        pid = stage.fabric.places[place].pid
+        for file in ("snmp", "netstat"):
+            lines = [line.split() for line in Path(f"/proc/{pid}/net/{file}").read_text().splitlines()]
+            for names, values in zip(lines[::2], lines[1::2], strict=True):
+                found |= {
+                    (place, name): int(value) for name, value in zip(names, values, strict=True) if name in COUNTERS
+                }
+    return found
+
+
+def check_counters(stage, before):
+    """Nothing has been counted since `before` that would show a frame lost, doubled or overtaken.
+
+    What the kernel of a place without a guest says goes nowhere: the gate is closed.
+    """
+    now = counters(stage)
+    heard = [(place, name) for place, name in now if (place, name) != ("guest-b", "OutRsts")]
+    grown = {f"{COUNTERS[name]} at {place}": now[place, name] - before[place, name] for place, name in heard}
+    assert grown == dict.fromkeys(grown, 0)
+
+
+def test_a_guest_goes_back_and_forth_and_no_segment_is_sent_again(holding):
+    holding.boot()
+    before = counters(holding)
+    client = holding.load()
+    for source, destination in (("a", "b"), ("b", "a")) * 3:
+        report = holding.migrate(source, destination)
+        assert (report["outcome"], report["reason"]) == ("completed", "")
+        holding.agents[destination].wait_reply("arrival", 10)
+        time.sleep(0.3)  # for what a lost frame would make somebody send again
+        check_counters(holding, before)
+    holding.check_guest("a", resumes=7)
+    holding.check_unharmed(client)
+    assert not holding.events("trouble") + holding.events("connection-lost") + holding.events("refused")
+    assert [event["refused"] for event in holding.events("held")] == [0] * 6
+
+
+@pytest.mark.parametrize("step", AT_THE_SOURCE)
+def test_a_source_that_fails_before_it_has_relinquished_goes_on_and_no_segment_is_sent_again(holding, step):
+    holding.boot()
+    before = counters(holding)
+    client = holding.load()
+    report = holding.migrate("a", "b", fail_at=step)
+    assert f"Step {step} at a was asked to fail" in report["reason"]
+    assert holding.agents["b"].wait_reply("arrival", 10)["arrival"] == "refused"
+    time.sleep(0.3)
+    check_counters(holding, before)
+    holding.check_guest("a", resumes=2 if report["paused_ns"] else 1)
+    assert holding.migrate("a", "b")["outcome"] == "completed"
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+@pytest.mark.parametrize("step", AT_THE_DESTINATION)
+def test_a_destination_that_fails_gives_back_what_it_held(holding, step):
+    holding.boot()
+    before = counters(holding)
+    client = holding.load()
+    report = holding.migrate("a", "b", fail_there=step)
+    assert f"Step {step} at b was asked to fail" in report["reason"]
+    assert holding.agents["b"].wait_reply("arrival", 10)["arrival"] == "refused"
+    time.sleep(0.3)
+    check_counters(holding, before)
+    holding.check_guest("a")
+    assert holding.migrate("a", "b")["outcome"] == "completed"
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+def test_a_plug_that_fills_up_says_so_and_tcp_repairs_it(holding):
+    holding.boot()
+    client = holding.load()
+    report = holding.migrate("a", "b", mode="stop-and-copy", policy="none", hold_limit_bytes=5000)
+    assert report["outcome"] == "completed"
+    holding.agents["b"].wait_reply("arrival", 10)
+    holding.wait_until(lambda: holding.events("held"))
+    (held,) = holding.events("held")
+    assert 0 < held["bytes"] <= 5000
+    assert held["refused"] > 0
+    assert not held["overdue"]
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+def test_frames_are_held_for_as_long_as_allowed_and_not_longer(holding):
+    holding.boot()
+    client = holding.load(bulk=False)
+    report = holding.migrate("a", "b", mode="stop-and-copy", policy="none", hold_time_ns=1_000_000)
+    assert report["outcome"] == "completed"
+    holding.agents["b"].wait_reply("arrival", 10)
+    holding.wait_until(lambda: holding.events("held"))
+    (held,) = holding.events("held")
+    assert held["overdue"]
+    assert held["refused"] == 0
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+def test_a_destination_that_is_killed_while_it_holds_frames_harms_nobody(holding, middleman):
+    holding.boot()
+    client = holding.load(bulk=False)
+    held = middleman("hold", Type.READY)
+    holding.begin_migration("a", "b", via="control")
+    assert held.stdout.readline() == "held\n"
+    holding.kill(holding.agents["b"].pid)
+    held.stdin.write("go\n")
+    held.stdin.flush()
+    report = holding.end_migration("a")
+    assert report["outcome"] == "failed"
+    holding.replace_agent("b")
+    holding.check_guest("a", resumes=2)
+    assert holding.migrate("a", "b")["outcome"] == "completed"
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"announce": "none"}, "only be held for a guest that is announced"), ({}, "was not started to hold frames")],
+)
+def test_frames_that_cannot_be_held_are_a_failed_migration(stage, settings, says):
+    stage.hold = bool(settings)
+    stage.replace_agent("a")
+    stage.boot()
+    report = stage.migrate("a", "b", gap="hold", **settings)
+    assert report["outcome"] == "failed"
+    assert says in report["reason"]
+    stage.check_guest("a", resumes=1)
