@@ -153,7 +153,7 @@ class Cast:
         places, clients = self._fabric.places, self._fabric.clients
         captures = self._folder / "captures"
         captures.mkdir()
-        points = {name: places[name] for name in (*clients, "guest-a", "guest-b")} | {"a": self._host("a")}
+        points = {name: places[name] for name in (*clients, "guest-a", "guest-b")} | {"b": self._host("b")}
         self._observer = self.start_child(
             None,
             "observer",

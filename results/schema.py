@@ -12,6 +12,7 @@ Versions:
 5  trials: a column `unfinished`.
 6  a table `stalls`.
 7  trials: columns `rounds_retransmits`, `after_retransmits`, `held_frames` and `held_refused`.
+8  timeline: a series for each direction, and the migration's as the destination received it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -31,6 +32,7 @@ OUTCOMES = ("completed", "gave-up", "failed")
 TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
+SERIES = ("received_bit_per_s", "sent_bit_per_s")
 NEW_CONNECTION = "new-connection"  # the longest time until a connection that was being opened was answered
 TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the first waterfall follow
 REQUEST_LATENCY = "request-latency"  # the longest wait for an answer; its waterfall is the second
@@ -321,7 +323,11 @@ TABLES: tuple[Table, ...] = (
         columns=(
             TRIAL_ID,
             _key("client", "the client, or `migration`"),
-            _key("series", "bit_per_s, latency_ns, ..."),
+            _key(
+                "series",
+                "a direction: on the wire at the client; of the migration, at the destination's host",
+                values=SERIES,
+            ),
             _time("time_ns", "start of the bin", required=True),
             _number("value", ""),
         ),

@@ -163,7 +163,7 @@ def uprights(
 def hatched(axes: Axes, spans: Iterable[tuple[float, float]]) -> None:
     """Upright hatched bands that stand behind all else, seen however narrow."""
     for low, high in spans:
-        axes.axvspan(low, high, facecolor="none", edgecolor=MUTED, hatch="//////", lw=0.4, alpha=0.4, zorder=0.5)
+        axes.axvspan(low, high, facecolor="none", edgecolor=MUTED, hatch="//////", lw=0.25, alpha=0.4, zorder=0.5)
 
 
 def duration_ticks(axes: Axes, low_ms: float, high_ms: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from unnoticed.results import schema
 from unnoticed.results.frames import floats, records
 from unnoticed.results.plots import cutover
 from unnoticed.results.plots.scene import Scene
@@ -38,6 +41,9 @@ _LEFT, _RIGHT = 1.75, 0.75  # inches beside the panels
 _INNER = WIDTH - _LEFT - _RIGHT
 _TOP, _THROUGHPUT, _STRIP, _STRIP_STEP = 0.62, 1.25, 0.5, 0.62
 _BINS = 360
+_STROKES: dict[str, dict[str, Any]] = dict(
+    zip(schema.SERIES, ({"lw": 1.1}, {"lw": 0.9, "ls": (0, (1, 1.2))}), strict=True)
+)
 
 Window = tuple[float, float]  # seconds since the pause
 Floats = npt.NDArray[np.float64]
@@ -118,28 +124,27 @@ def _name_rounds(axes: Axes, scene: Scene, window: Window) -> None:
 
 
 def _throughput(axes: Axes, scene: Scene, window: Window) -> None:
-    """Payload per second in both directions: the migration's as an area, each client's as a line."""
-    timeline = scene.tables.timeline
-    rates = timeline[timeline["series"] == "bit_per_s"].sort_values("time_ns", kind="stable")
+    """Bits per second: the migration's as an area, each client's as a line, dotted for what it sent."""
+    rates = scene.tables.timeline.sort_values("time_ns", kind="stable")
     highest = 0.0
-    labels: list[tuple[float, str, str]] = []
-    for who in ("migration", *scene.clients):
-        rows = rates[rates["client"] == who]
+    levels: dict[str, float] = {}
+    colours = {"migration": BLUE, **scene.colours}
+    for who, series in itertools.product(("migration", *scene.clients), schema.SERIES):
+        rows = rates[(rates["client"] == who) & (rates["series"] == series)]
         times, values = (floats(rows["time_ns"]) - scene.paused_ns) / 1e9, floats(rows["value"])
         inside = (times >= window[0]) & (times <= window[1]) & ~np.isnan(values)
         times, values = times[inside], values[inside]
         if not len(values):
             continue
         highest = max(highest, float(values.max()))
-        colour = BLUE if who == "migration" else scene.colours[who]
         if who == "migration":
             axes.fill_between(times, values, step="post", color=BLUE, alpha=0.20, lw=0)
             level = float(np.median(values[values > 0.5 * values.max()])) if values.max() else 0.0
         else:
             level = float(np.median(values[-max(len(values) // 10, 1) :]))
-        axes.step(times, values, where="post", color=colour, lw=1.1)
-        labels.append((level, who, colour))
-    if not labels:
+        axes.step(times, values, where="post", color=colours[who], **_STROKES[series])
+        levels[who] = max(level, levels.get(who, 0.0))
+    if not levels:
         axes.set_yticks([])
         beside(axes, (window[0], 0.5), "not recorded", shift=8)
         return
@@ -149,8 +154,8 @@ def _throughput(axes: Axes, scene: Scene, window: Window) -> None:
     axes.set_yticks([0, tick], ["0", format_bit_per_s(tick)])
     axes.axhline(tick, color=RULE, lw=0.6, zorder=0)
     free = 0.0
-    for level, who, colour in sorted(labels):  # names at the right, moved up where they would overlap
-        beside(axes, (window[1], max(level, free)), shorten(who, 10), color=colour)
+    for who, level in sorted(levels.items(), key=lambda item: item[1]):  # moved up where they would overlap
+        beside(axes, (window[1], max(level, free)), shorten(who, 10), color=colours[who])
         free = max(level, free) + 0.15 * highest
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from unnoticed.errors import RecordError
 from unnoticed.experiments.analysis.raw import RawRecords
+from unnoticed.experiments.analysis.timeline import BIN_NS
 from unnoticed.experiments.analysis.trial import analyse
 from unnoticed.experiments.live import LiveBench
 from unnoticed.experiments.planning.plan import load_plan, trials
@@ -130,8 +131,15 @@ def test_every_load_of_every_client_was_there(completed):
 
 def test_every_capture_is_complete(completed):
     assert completed.row["captures_complete"]
-    points = {"guest-a", "guest-b", "a", *completed.raw.clients}
+    points = {"guest-a", "guest-b", "b", *completed.raw.clients}
     assert set(completed["captures"]["point"]) == points
+
+
+def test_the_pages_that_the_picture_shows_are_those_that_arrived(completed):
+    bins = completed["timeline"].query("client == 'migration'")
+    arrived = (bins["value"] * BIN_NS / 8e9).sum()
+    # With the headers of frames as large as GSO lets them be, and what was needlessly sent again.
+    assert completed.row["bytes_sent"] <= arrived <= 1.1 * completed.row["bytes_sent"]
 
 
 def test_every_flow_s_retransmissions_are_those_the_kernel_counted(completed):

@@ -345,14 +345,16 @@ class SyntheticRun:
         start, sent_until, end = ends
         bins = np.arange(start - SECOND, end + SECOND, 20 * MS)
         sent = np.where((bins >= start) & (bins < sent_until), 0.74e9, 0.0) * rng.normal(1, 0.02, len(bins))
-        frames = [pd.DataFrame({"client": "migration", "time_ns": bins, "value": sent})]
+        came = {"series": "received_bit_per_s", "time_ns": bins}
+        frames = [pd.DataFrame({"client": "migration", **came, "value": sent})]
         for index, client in enumerate(self.clients):
             first, last = outage.get(client, (0, 0))
             rate = np.where(sent > 0, 0.09e9, 0.35e9) * rng.normal(1 - index / 5, 0.03, len(bins))
             rate[(bins + 20 * MS > first) & (bins < last)] *= 0.1
-            frames.append(pd.DataFrame({"client": client, "time_ns": bins, "value": rate}))
+            frames.append(pd.DataFrame({"client": client, **came, "value": rate}))
+            frames.append(pd.DataFrame({"client": client, **came, "series": "sent_bit_per_s", "value": rate / 4}))
         whole = pd.concat(frames, ignore_index=True)
-        return whole.assign(trial_id=trial_id, series="bit_per_s")[["trial_id", "client", "series", "time_ns", "value"]]
+        return whole.assign(trial_id=trial_id)[["trial_id", "client", "series", "time_ns", "value"]]
 
     def _flows(self, trial_id: str, again: int, paused: int) -> dict[str, pd.DataFrame]:
         flows, segments = [], []
