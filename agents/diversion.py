@@ -1,18 +1,16 @@
 """The diversion: at the host that the guest is about to leave, who decides about every frame to and from it.
 
-Two programs at the host's end of the guest's link, steered by a map. To the guest: all pass; or connection attempts
+Two programs at the host's end of the guest's link, steered by two words. To the guest: all pass; or connection attempts
 are put aside; or everything is. From the guest: frames pass; or pass under another source address, so that no switch
 learns from them where the guest is any more; or are dropped. What is put aside waits in a tap device.
 """
 
 from __future__ import annotations
 
-import socket
 from enum import IntEnum
 
-from unnoticed.agents.kernel import bpf
+from unnoticed import bpf, clsact
 from unnoticed.agents.kernel.tap import Tap
-from unnoticed.agents.kernel.traffic_control import attach_programs
 from unnoticed.agents.plug import FILLING_ETHER_TYPE
 
 _TO_GUEST, _FROM_GUEST = 0, 1
@@ -44,19 +42,19 @@ class Diversion:
 
     def __init__(self, interface: str, *, mac: bytes) -> None:
         """On this interface of the calling thread's network namespace. Raises OSError."""
-        self._map = bpf.ArrayMap(2)
+        self._words = bpf.Words(2)
         self._tap = Tap(_TAP_NAME, most_frames=_MOST_FRAMES)
         other = bytes([mac[0] ^ _LOCALLY_ADMINISTERED]) + mac[1:]
-        to_guest = bpf.load_classifier(_to_guest(self._map.fd, self._tap.index))
-        from_guest = bpf.load_classifier(_from_guest(self._map.fd, other))
-        attach_programs(socket.if_nametoindex(interface), ingress_fd=from_guest, egress_fd=to_guest)
+        clsact.attach(
+            interface, ingress=_from_guest(self._words, other), egress=_to_guest(self._words, self._tap.index)
+        )
 
     def set(self, *, to_guest: ToGuest | None = None, from_guest: FromGuest | None = None) -> None:
         """Takes effect with the next frame. Raises OSError."""
         if to_guest is not None:
-            self._map.set(_TO_GUEST, to_guest)
+            self._words[_TO_GUEST] = to_guest
         if from_guest is not None:
-            self._map.set(_FROM_GUEST, from_guest)
+            self._words[_FROM_GUEST] = from_guest
 
     def take(self) -> list[bytes]:
         """What was put aside, in order, each frame behind its virtio header."""
@@ -65,16 +63,15 @@ class Diversion:
     def close(self) -> None:
         """Let go of it; the programs stay in place."""
         self._tap.close()
-        self._map.close()
+        self._words.close()
 
 
-def _to_guest(map_fd: int, tap_index: int) -> list[bpf.Line]:
+def _to_guest(words: bpf.Words, tap_index: int) -> list[bpf.Line]:
     """On frames to the guest, which leave the host's end of the link."""
     return [
         bpf.move(bpf.R6, bpf.R1),
-        *bpf.look_up(map_fd, _TO_GUEST),
-        bpf.jump_if_equal(bpf.R0, 0, "pass"),
-        bpf.load(bpf.R7, bpf.R0),
+        *bpf.address_of(bpf.R7, words),
+        bpf.load_word(bpf.R7, bpf.R7, _TO_GUEST),
         bpf.jump_if_equal(bpf.R7, ToGuest.PASS, "pass"),
         bpf.frame_value(12, size=2),
         bpf.jump_if_equal(bpf.R0, FILLING_ETHER_TYPE, "pass"),  # ours: it is to arm the plug behind this program
@@ -110,13 +107,12 @@ def _to_guest(map_fd: int, tap_index: int) -> list[bpf.Line]:
     ]
 
 
-def _from_guest(map_fd: int, other: bytes) -> list[bpf.Line]:
+def _from_guest(words: bpf.Words, other: bytes) -> list[bpf.Line]:
     """On frames from the guest, which come in at the host's end of the link."""
     return [
         bpf.move(bpf.R6, bpf.R1),
-        *bpf.look_up(map_fd, _FROM_GUEST),
-        bpf.jump_if_equal(bpf.R0, 0, "pass"),
-        bpf.load(bpf.R7, bpf.R0),
+        *bpf.address_of(bpf.R7, words),
+        bpf.load_word(bpf.R7, bpf.R7, _FROM_GUEST),
         bpf.jump_if_equal(bpf.R7, FromGuest.PASS, "pass"),
         bpf.jump_if_equal(bpf.R7, FromGuest.DROP, "drop"),
         *(bpf.store(-8 + place, byte, size=1) for place, byte in enumerate(other)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Collector, Filler, Injector
-from unnoticed.agents.kernel.traffic_control import TokenBucket
+from unnoticed.agents.kernel.token_bucket import TokenBucket
 
 FILLING_ETHER_TYPE = 0x88B5  # IEEE 802, local experimental: what no guest takes for its own
 _FILLING_BYTES = 1500

@@ -7,34 +7,29 @@ for itself, and counts: what it did is known exactly, which is what makes it a m
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable
-from types import MappingProxyType
 
-from unnoticed import bpf
+from unnoticed import bpf, clsact
 
 _THRESHOLD, _SEEN, _DROPPED, _DROPPED_UDP, _COUNT = range(5)
 _EVERYTHING = 1 << 32
 _PROTOCOL_OFFSET = 14 + 9  # of an IPv4 frame without a VLAN tag
 _UDP = 17
 
-WAYS = MappingProxyType({"to-guest": bpf.Direction.EGRESS, "from-guest": bpf.Direction.INGRESS})
+WAYS = ("to-guest", "from-guest")
 
 
 class Valve:
     """One direction of a device: drops each frame with a set probability, independently of the others."""
 
-    def __init__(self, interface: str, direction: bpf.Direction) -> None:
-        """Attach it, open, in the network namespace of the calling thread. Raises OSError."""
+    def __init__(self) -> None:
+        """Open; it works once its `program` is attached. Raises OSError."""
         self._words = bpf.Words(_COUNT)
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self._words.close)
-            program = bpf.load(_program(self._words))
-            try:
-                bpf.attach(program, interface, direction, name="unnoticed_valve")
-            finally:
-                os.close(program)
-            on_failure.pop_all()
+
+    @property
+    def program(self) -> list[bpf.Line]:
+        """What decides about each frame."""
+        return _program(self._words)
 
     def drop(self, share: float) -> None:
         """From now on drop this share of the frames: 0 none, 1 all."""
@@ -65,9 +60,13 @@ class Gate:
 
     def __init__(self, interface: str) -> None:
         """Attach it, open, in the network namespace of the calling thread. Raises OSError."""
-        self.valves = {way: Valve(interface, direction) for way, direction in WAYS.items()}
+        with contextlib.ExitStack() as on_failure:
+            self.valves = {way: on_failure.enter_context(contextlib.closing(Valve())) for way in WAYS}
+            to_guest, from_guest = (self.valves[way].program for way in WAYS)
+            clsact.attach(interface, ingress=from_guest, egress=to_guest)
+            on_failure.pop_all()
 
-    def drop(self, share: float, *, ways: Iterable[str] = tuple(WAYS)) -> None:
+    def drop(self, share: float, *, ways: Iterable[str] = WAYS) -> None:
         """Drop this share of the frames, these ways, from now on."""
         for way in ways:
             self.valves[way].drop(share)
@@ -87,27 +86,26 @@ class Gate:
             valve.close()
 
 
-def _program(words: bpf.Words) -> list[bytes]:
+def _program(words: bpf.Words) -> list[bpf.Line]:
     """`if random32 < threshold: drop, and count it`. Registers 6 (the frame) and 7 (the words) outlive calls."""
-    drop = [
-        bpf.set_value(1, 1),
-        bpf.add_to_word(7, _DROPPED, 1),
-        bpf.load_frame_byte(_PROTOCOL_OFFSET),  # a frame that is shorter passes: it is none of ours
-        bpf.skip_unless_value(0, _UDP, 2),
-        bpf.set_value(1, 1),
-        bpf.add_to_word(7, _DROPPED_UDP, 1),
-        bpf.set_value(0, bpf.SHOT),
-        bpf.leave(),
-    ]
     return [
-        bpf.copy(6, 1),
-        bpf.address_of_words(7, words),
-        bpf.set_value(1, 1),
-        bpf.add_to_word(7, _SEEN, 1),
+        bpf.move(bpf.R6, bpf.R1),
+        *bpf.address_of(bpf.R7, words),
+        bpf.set_to(bpf.R1, 1),
+        bpf.add_to_word(bpf.R7, _SEEN, bpf.R1),
         bpf.call(bpf.GET_PRANDOM_U32),
-        bpf.load_word(1, 7, _THRESHOLD),
-        bpf.skip_if_below(0, 1, 2),
-        bpf.set_value(0, bpf.UNSPECIFIED),
+        bpf.load_word(bpf.R1, bpf.R7, _THRESHOLD),
+        bpf.jump_if_below(bpf.R0, bpf.R1, "drop"),
+        bpf.set_to(bpf.R0, bpf.TC_ACT_OK),
         bpf.leave(),
-        *drop,
+        "drop",
+        bpf.set_to(bpf.R1, 1),
+        bpf.add_to_word(bpf.R7, _DROPPED, bpf.R1),
+        bpf.frame_value(_PROTOCOL_OFFSET, size=1),  # a frame that is shorter passes: it is none of ours
+        bpf.jump_unless_equal(bpf.R0, _UDP, "counted"),
+        bpf.set_to(bpf.R1, 1),
+        bpf.add_to_word(bpf.R7, _DROPPED_UDP, bpf.R1),
+        "counted",
+        bpf.set_to(bpf.R0, bpf.TC_ACT_SHOT),
+        bpf.leave(),
     ]

@@ -9,7 +9,7 @@ import contextlib
 import socket
 import struct
 
-from unnoticed.agents.kernel.rtnetlink import NLM_F_CREATE, NLM_F_REPLACE, Rtnetlink, attribute, message
+from unnoticed.rtnetlink import NLM_F_CREATE, NLM_F_REPLACE, Rtnetlink, attribute, message
 
 _RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
 _AF_BRIDGE = 7

@@ -59,7 +59,7 @@ class Injector:
             begin, end = self._freeze(begin_ns, begin_ns + injection.duration_ns, pid=command["guest_pid"])
         else:
             share = 1.0 if injection.kind in CUTS else injection.share
-            ways = CUTS.get(injection.kind, tuple(WAYS))
+            ways = CUTS.get(injection.kind, WAYS)
             begin = self._drop(begin_ns, share, ways)
             end = self._drop(begin_ns + injection.duration_ns, 0.0, ways)
         truth = Truth(

@@ -1,10 +1,8 @@
-"""Small BPF programs on a device's traffic, without a compiler: bpf(2), assembled here, attached to a clsact qdisc.
+"""BPF programs that decide about a device's frames, without a compiler: assembled here, loaded with bpf(2).
 
-A program shares one array of 64-bit words with this process: what is stored there holds from the next frame on, and
-costs no system call. The qdisc, its programs and their array end with the device's namespace.
-
-Sources: include/uapi/linux/bpf.h, include/uapi/linux/pkt_sched.h, include/uapi/linux/pkt_cls.h, and
-Documentation/bpf/standardization/instruction-set.rst.
+A program shares an array of words with this process: what is stored there holds from the next frame on, and costs no
+system call. What is here is what the programs of `topology.gate` and `agents.diversion` need. Sources:
+include/uapi/linux/bpf.h, pkt_cls.h, and Documentation/bpf/standardization/instruction-set.rst.
 """
 
 from __future__ import annotations
@@ -12,44 +10,136 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
-import socket
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
 
-_SYSCALLS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+_SYS_BPF = 321  # arch/x86/entry/syscalls/syscall_64.tbl
 _MAP_CREATE, _PROG_LOAD = 0, 5
-_MAP_TYPE_ARRAY, _MAP_MMAPABLE = 2, 1 << 10
-_PROGRAM_SCHED_CLS = 3
+_MAP_TYPE_ARRAY, _PROG_TYPE_SCHED_CLS = 2, 3
+_MAP_MMAPABLE = 1 << 10
 _PSEUDO_MAP_VALUE = 2
 _LOG_BYTES = 1 << 16
+_LICENSE = b"GPL\0"
 
-GET_PRANDOM_U32 = 7  # enum bpf_func_id
-UNSPECIFIED, SHOT = -1, 2  # TC_ACT_UNSPEC: as if there were no program; TC_ACT_SHOT: drop
+TC_ACT_OK, TC_ACT_SHOT = 0, 2  # include/uapi/linux/pkt_cls.h
+GET_PRANDOM_U32, SKB_STORE_BYTES, REDIRECT = 7, 9, 23  # BPF_FUNC_*
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = range(11)
+_SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18}
+
+Instruction = tuple[int, int, int, int, int]  # operation, destination, source, offset, immediate
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Direction(IntEnum):
-    """Of a device's traffic, seen from its namespace: TC_H_MIN_INGRESS and TC_H_MIN_EGRESS of the clsact qdisc."""
-
-    INGRESS = 0xFFF2
-    EGRESS = 0xFFF3
+def move(to: int, source: int) -> Instruction:
+    """A register into another."""
+    return 0xBF, to, source, 0, 0
 
 
-# -- the shared array ------------------------------------------------------------------------------------------------
+def set_to(to: int, value: int) -> Instruction:
+    return 0xB7, to, 0, 0, value
+
+
+def add(to: int, value: int) -> Instruction:
+    return 0x07, to, 0, 0, value
+
+
+def mask(to: int, value: int) -> Instruction:
+    return 0x57, to, 0, 0, value
+
+
+def shift_left(to: int, bits: int) -> Instruction:
+    return 0x67, to, 0, 0, bits
+
+
+def store(offset: int, value: int, *, size: int) -> Instruction:
+    """An immediate onto the stack, at `offset` from its frame."""
+    return 0x62 | _SIZES[size], FRAME, 0, offset, value
+
+
+def address_of(to: int, words: Words) -> list[Instruction]:
+    """Into a register: where the words are."""
+    return [(0x18, to, _PSEUDO_MAP_VALUE, 0, words.fd), (0, 0, 0, 0, 0)]
+
+
+def load_word(to: int, base: int, index: int) -> Instruction:
+    """Word `index` of those whose address is in a register."""
+    return 0x79, to, base, 8 * index, 0
+
+
+def add_to_word(base: int, index: int, source: int) -> Instruction:
+    """Add a register to word `index`, atomically."""
+    return 0xDB, base, source, 8 * index, 0
+
+
+def frame_value(offset: int, *, size: int) -> Instruction:
+    """Into R0: a value of the frame in host order; a frame that is too short ends the program with 0. R6: context."""
+    return 0x20 | _SIZES[size], 0, 0, 0, offset
+
+
+def frame_value_at(index: int, offset: int, *, size: int) -> Instruction:
+    """The same at the place that a register and the offset make together."""
+    return 0x40 | _SIZES[size], 0, index, 0, offset
+
+
+def call(function: int) -> Instruction:
+    return 0x85, 0, 0, 0, function
+
+
+def leave() -> Instruction:
+    return 0x95, 0, 0, 0, 0
+
+
+def jump_if_equal(register: int, value: int, label: str) -> tuple[str, Instruction]:
+    return label, (0x15, register, 0, 0, value)
+
+
+def jump_unless_equal(register: int, value: int, label: str) -> tuple[str, Instruction]:
+    return label, (0x55, register, 0, 0, value)
+
+
+def jump_if_below(register: int, other: int, label: str) -> tuple[str, Instruction]:
+    """Compares two registers, unsigned."""
+    return label, (0xAD, register, other, 0, 0)
+
+
+def jump(label: str) -> tuple[str, Instruction]:
+    return label, (0x05, 0, 0, 0, 0)
+
+
+Line = Instruction | tuple[str, Instruction] | str  # a jump has the label that it goes to; a label is a text
+
+
+def assemble(lines: Sequence[Line]) -> bytes:
+    """Instructions as bytes, with jumps resolved."""
+    labels: dict[str, int] = {}
+    count = 0
+    for line in lines:
+        if isinstance(line, str):
+            labels[line] = count
+        else:
+            count += 1
+    data, position = b"", 0
+    for line in lines:
+        if isinstance(line, str):
+            continue
+        position += 1
+        if len(line) == 2:
+            label, (operation, to, source, _, value) = line
+            offset = labels[label] - position
+        else:
+            operation, to, source, offset, value = line
+        data += struct.pack("=BBhi", operation, source << 4 | to, offset, value)
+    return data
 
 
 class Words:
-    """64-bit words that BPF programs and this process share; `words[n]` reads and writes at once, in place."""
+    """64-bit words that programs and this process share, all 0 at first; `words[n]` reads and writes them in place."""
 
     def __init__(self, count: int) -> None:
-        """An array of `count` words, all 0. Raises OSError."""
-        self.count = count
-        self.fd = _bpf(
-            _MAP_CREATE, struct.pack("=IIIII", _MAP_TYPE_ARRAY, 4, 8 * count, 1, _MAP_MMAPABLE), "make a map"
-        )
+        """Raises OSError."""
+        attributes = struct.pack("=IIIII", _MAP_TYPE_ARRAY, 4, 8 * count, 1, _MAP_MMAPABLE)
+        self.fd = _bpf(_MAP_CREATE, attributes, what="making a BPF map")
         try:
             self._memory = mmap.mmap(self.fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except BaseException:
@@ -70,150 +160,34 @@ class Words:
         os.close(self.fd)
 
 
-# -- instructions ----------------------------------------------------------------------------------------------------
-
-
-def _instruction(code: int, *, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, source << 4 | to, offset, value)
-
-
-def address_of_words(to: int, words: Words) -> bytes:
-    """Register `to` = the address of the words (two slots)."""
-    return _instruction(0x18, to=to, source=_PSEUDO_MAP_VALUE, value=words.fd) + _instruction(0)
-
-
-def set_value(to: int, value: int) -> bytes:
-    """Register `to` = a signed 32-bit value."""
-    return _instruction(0xB7, to=to, value=value)
-
-
-def copy(to: int, source: int) -> bytes:
-    """Register `to` = register `source`."""
-    return _instruction(0xBF, to=to, source=source)
-
-
-def load_frame_byte(offset: int) -> bytes:
-    """Register 0 = a byte of the frame in register 6; 1 to 5 are lost. Of a frame too short, the program returns 0."""
-    return _instruction(0x30, value=offset)
-
-
-def load_word(to: int, base: int, index: int) -> bytes:
-    """Register `to` = word `index` from the address in register `base`."""
-    return _instruction(0x79, to=to, source=base, offset=8 * index)
-
-
-def add_to_word(base: int, index: int, source: int) -> bytes:
-    """Add register `source` to word `index`, atomically."""
-    return _instruction(0xDB, to=base, source=source, offset=8 * index)
-
-
-def call(function: int) -> bytes:
-    """Call a helper of the kernel: its answer is in register 0; 1 to 5 are lost."""
-    return _instruction(0x85, value=function)
-
-
-def skip_if_below(one: int, other: int, slots: int) -> bytes:
-    """Skip `slots` slots if register `one` < register `other`, unsigned."""
-    return _instruction(0xAD, to=one, source=other, offset=slots)
-
-
-def skip_unless_value(one: int, value: int, slots: int) -> bytes:
-    """Skip `slots` slots if register `one` is not `value`."""
-    return _instruction(0x55, to=one, value=value, offset=slots)
-
-
-def leave() -> bytes:
-    """Return register 0."""
-    return _instruction(0x95)
-
-
-# -- loading and attaching -------------------------------------------------------------------------------------------
-
-
-def load(instructions: Sequence[bytes]) -> int:
-    """Have the kernel check and take a traffic classifier; returns its descriptor.
-
-    Raises OSError; of a program that the kernel refuses, with the end of what its verifier says.
-    """
-    code = b"".join(instructions)
-    program, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"Apache-2.0")
+def load_classifier(lines: Sequence[Line]) -> int:
+    """Load a program for cls_bpf in direct action; returns its descriptor. Raises OSError with the verifier's words."""
+    code = assemble(lines)
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license_text = ctypes.create_string_buffer(_LICENSE)
     log = ctypes.create_string_buffer(_LOG_BYTES)
     attributes = struct.pack(
         "=IIQQIIQ",
-        _PROGRAM_SCHED_CLS,
+        _PROG_TYPE_SCHED_CLS,
         len(code) // 8,
-        ctypes.addressof(program),
-        ctypes.addressof(licence),
+        ctypes.addressof(instructions),
+        ctypes.addressof(license_text),
         1,
         _LOG_BYTES,
         ctypes.addressof(log),
     )
     try:
-        return _bpf(_PROG_LOAD, attributes, "load a program")
+        return _bpf(_PROG_LOAD, attributes, what="loading a BPF program")
     except OSError as error:
-        said = " ".join(log.value.decode(errors="replace").split())[-200:]
-        raise OSError(error.errno, f"{error.strerror} {said}".rstrip()) from error
+        said = " ".join(log.value.decode(errors="replace").split())[-300:]
+        raise OSError(error.errno, f"{error.strerror}; {said}") from error
 
 
-def _bpf(command: int, attributes: bytes, what: str) -> int:
-    number = _SYSCALLS.get(platform.machine())
-    if number is None:
-        raise OSError(38, f"bpf(2) on {platform.machine()} is not known to this program")
+def _bpf(command: int, attributes: bytes, *, what: str) -> int:
     padded = attributes.ljust(128, b"\0")
     buffer = ctypes.create_string_buffer(padded, len(padded))
-    result = int(_libc.syscall(number, command, buffer, len(padded)))
+    result = int(_libc.syscall(_SYS_BPF, command, buffer, len(padded)))
     if result < 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"bpf(2) cannot {what}: {os.strerror(code)}.")
+        raise OSError(code, f"{what}: {os.strerror(code)}")
     return result
-
-
-_RTM_NEWQDISC, _RTM_NEWTFILTER = 36, 44
-_REQUEST, _ACK, _EXCLUSIVE, _CREATE = 0x1, 0x4, 0x200, 0x400
-_ERROR = 2
-_EEXIST = 17
-_CLSACT = 0xFFFFFFF1
-_KIND, _OPTIONS = 1, 2
-_BPF_FD, _BPF_NAME, _BPF_FLAGS = 6, 7, 8
-_DIRECT_ACTION = 1
-_ALL_PROTOCOLS = 0x0003
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg
-
-
-def attach(program_fd: int, interface: str, direction: Direction, *, name: str, priority: int = 1) -> None:
-    """Run a program on what passes a device of the calling thread's namespace. Raises OSError.
-
-    Programs of one direction run in the order of their `priority`, until one of them decides.
-    """
-    index = socket.if_nametoindex(interface)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as route:
-        route.bind((0, 0))
-        qdisc = _TCMSG.pack(0, index, 0xFFFF0000, _CLSACT, 0) + _attribute(_KIND, b"clsact\0")
-        try:
-            _ask(route, _RTM_NEWQDISC, qdisc, what=f"give {interface} a clsact qdisc")
-        except OSError as error:
-            if error.errno != _EEXIST:
-                raise
-        options = (
-            _attribute(_BPF_FD, struct.pack("=I", program_fd))
-            + _attribute(_BPF_NAME, name.encode() + b"\0")
-            + _attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
-        )
-        parent = _CLSACT & 0xFFFF0000 | direction
-        info = priority << 16 | socket.htons(_ALL_PROTOCOLS)
-        body = _TCMSG.pack(0, index, 0, parent, info) + _attribute(_KIND, b"bpf\0") + _attribute(_OPTIONS, options)
-        _ask(route, _RTM_NEWTFILTER, body, what=f"attach a program to {interface}")
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _ask(route: socket.socket, kind: int, body: bytes, *, what: str) -> None:
-    flags = _REQUEST | _ACK | _CREATE | _EXCLUSIVE
-    route.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
-    answer = route.recv(8192)
-    error = -int(struct.unpack_from("=i", answer, _HEADER.size)[0])
-    if _HEADER.unpack_from(answer)[1] != _ERROR or error != 0:
-        raise OSError(error, f"rtnetlink cannot {what}: {os.strerror(error)}.")

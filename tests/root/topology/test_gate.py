@@ -71,7 +71,7 @@ def test_it_passes_drops_and_passes_again_and_counts():
     in_namespace(check)
 
 
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_shut_for_itself(way):
     def check():
         gate = Gate("lo")

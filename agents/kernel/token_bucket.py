@@ -1,4 +1,4 @@
-"""Queueing disciplines and classifiers of one device (include/uapi/linux/pkt_sched.h, pkt_cls.h, gen_stats.h).
+"""The queueing discipline of one device (include/uapi/linux/pkt_sched.h, gen_stats.h).
 
 A token bucket at a rate of one byte per second is a plug: what comes waits in its one queue, in order, up to a limit
 in bytes. Given a rate it will never reach, it lets everything through, what waited first.
@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unnoticed.agents.kernel.rtnetlink import (
+from unnoticed.rtnetlink import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
     Rtnetlink,
@@ -21,15 +21,12 @@ from unnoticed.agents.kernel.rtnetlink import (
     message,
 )
 
-_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC, _RTM_NEWTFILTER = 36, 37, 38, 44
-_ROOT, _CLSACT, _INGRESS, _EGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2, 0xFFFFFFF3  # TC_H_*
-_CLSACT_HANDLE, _BUCKET_HANDLE = 0xFFFF0000, 0x00010000
+_RTM_NEWQDISC, _RTM_DELQDISC, _RTM_GETQDISC = 36, 37, 38
+_ROOT = 0xFFFFFFFF  # TC_H_ROOT
+_BUCKET_HANDLE = 0x00010000
 _TCA_KIND, _TCA_OPTIONS, _TCA_STATS2 = 1, 2, 7
 _TCA_STATS_QUEUE = 3
 _TCA_TBF_PARMS, _TCA_TBF_BURST = 1, 6
-_TCA_BPF_FD, _TCA_BPF_NAME, _TCA_BPF_FLAGS = 6, 7, 8
-_BPF_DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT
-_ETH_P_ALL = 3
 _LINKLAYER_ETHERNET = 1  # else the kernel wants a table of rates
 
 _TCMSG = struct.Struct("=BxxxiIII")  # struct tcmsg
@@ -117,28 +114,3 @@ class TokenBucket:
             + attribute(_TCA_OPTIONS, options, nested=True)
         )
         return message(_RTM_NEWQDISC, body, flags=flags)
-
-
-def attach_programs(index: int, *, ingress_fd: int, egress_fd: int) -> None:
-    """Let BPF programs decide about all that comes in and goes out at a device, and nothing else. Raises OSError."""
-    netlink = Rtnetlink()
-    try:
-        clsact = _TCMSG.pack(0, index, _CLSACT_HANDLE, _CLSACT, 0) + attribute(_TCA_KIND, b"clsact\0")
-        with contextlib.suppress(OSError):  # one that an agent which has died left
-            netlink.request(message(_RTM_DELQDISC, clsact), what="removing clsact")
-        netlink.request(message(_RTM_NEWQDISC, clsact, flags=NLM_F_CREATE), what="adding clsact (sch_ingress)")
-        for parent, fd in ((_INGRESS, ingress_fd), (_EGRESS, egress_fd)):
-            options = (
-                attribute(_TCA_BPF_FD, struct.pack("=I", fd))
-                + attribute(_TCA_BPF_NAME, b"unnoticed\0")
-                + attribute(_TCA_BPF_FLAGS, struct.pack("=I", _BPF_DIRECT_ACTION))
-            )
-            info = 1 << 16 | int.from_bytes(_ETH_P_ALL.to_bytes(2, "big"), "little")  # priority, protocol in net order
-            body = (
-                _TCMSG.pack(0, index, 0, parent, info)
-                + attribute(_TCA_KIND, b"bpf\0")
-                + attribute(_TCA_OPTIONS, options, nested=True)
-            )
-            netlink.request(message(_RTM_NEWTFILTER, body, flags=NLM_F_CREATE), what="adding a classifier (cls_bpf)")
-    finally:
-        netlink.close()
