@@ -200,6 +200,8 @@ class Destination:
         self._channel.close()
         for connection in self._connections:
             connection.close()  # the guest has its own descriptors of them
+        if holding is not None:
+            holding.settle()
         self._report()
         self._host.events.write(
             "announced",

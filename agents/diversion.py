@@ -17,7 +17,7 @@ _TO_GUEST, _FROM_GUEST = 0, 1
 _TAP_NAME = "aside%d"
 _MOST_FRAMES = 8192
 _IPV4, _IPV6, _TCP = 0x0800, 0x86DD, 6
-_SYN, _ACK = 0x02, 0x10  # RFC 9293, section 3.1
+_SYN, _RST, _ACK = 0x02, 0x04, 0x10  # RFC 9293, section 3.1
 _LOCALLY_ADMINISTERED = 0x04  # the bit of the first byte that tells the other source address from the guest's
 
 
@@ -35,6 +35,9 @@ class FromGuest(IntEnum):
     PASS = 0
     RENAMED = 1  # under another source address
     DROP = 2
+    # But for resets that answer a segment of a connection nobody knows. One that was closed before the guest left is
+    # such at the destination, and the last acknowledgement of it would be answered so.
+    WITHOUT_RESETS = 3
 
 
 class Diversion:
@@ -76,6 +79,23 @@ def _to_guest(words: bpf.Words, tap_index: int) -> list[bpf.Line]:
         bpf.frame_value(12, size=2),
         bpf.jump_if_equal(bpf.R0, FILLING_ETHER_TYPE, "pass"),  # ours: it is to arm the plug behind this program
         bpf.jump_if_equal(bpf.R7, ToGuest.ASIDE, "aside"),
+        *_tcp_flags(),
+        bpf.mask(bpf.R0, _SYN | _ACK),
+        bpf.jump_unless_equal(bpf.R0, _SYN, "pass"),
+        "aside",
+        bpf.set_to(bpf.R1, tap_index),
+        bpf.set_to(bpf.R2, 0),
+        bpf.call(bpf.REDIRECT),
+        bpf.leave(),
+        "pass",
+        bpf.set_to(bpf.R0, bpf.TC_ACT_OK),
+        bpf.leave(),
+    ]
+
+
+def _tcp_flags() -> list[bpf.Line]:
+    """From the Ethernet type in R0 to the TCP flags in R0; a frame that has none goes to "pass"."""
+    return [
         bpf.jump_if_equal(bpf.R0, _IPV6, "version 6"),
         bpf.jump_unless_equal(bpf.R0, _IPV4, "pass"),
         bpf.frame_value(23, size=1),
@@ -94,16 +114,6 @@ def _to_guest(words: bpf.Words, tap_index: int) -> list[bpf.Line]:
         bpf.set_to(bpf.R8, 40),
         "flags",
         bpf.frame_value_at(bpf.R8, 14 + 13, size=1),
-        bpf.mask(bpf.R0, _SYN | _ACK),
-        bpf.jump_unless_equal(bpf.R0, _SYN, "pass"),
-        "aside",
-        bpf.set_to(bpf.R1, tap_index),
-        bpf.set_to(bpf.R2, 0),
-        bpf.call(bpf.REDIRECT),
-        bpf.leave(),
-        "pass",
-        bpf.set_to(bpf.R0, bpf.TC_ACT_OK),
-        bpf.leave(),
     ]
 
 
@@ -115,6 +125,7 @@ def _from_guest(words: bpf.Words, other: bytes) -> list[bpf.Line]:
         bpf.load_word(bpf.R7, bpf.R7, _FROM_GUEST),
         bpf.jump_if_equal(bpf.R7, FromGuest.PASS, "pass"),
         bpf.jump_if_equal(bpf.R7, FromGuest.DROP, "drop"),
+        bpf.jump_if_equal(bpf.R7, FromGuest.WITHOUT_RESETS, "resets"),
         *(bpf.store(-8 + place, byte, size=1) for place, byte in enumerate(other)),
         bpf.move(bpf.R1, bpf.R6),
         bpf.set_to(bpf.R2, 6),
@@ -123,6 +134,12 @@ def _from_guest(words: bpf.Words, other: bytes) -> list[bpf.Line]:
         bpf.set_to(bpf.R4, 6),
         bpf.set_to(bpf.R5, 0),
         bpf.call(bpf.SKB_STORE_BYTES),
+        bpf.jump("pass"),
+        "resets",
+        bpf.frame_value(12, size=2),
+        *_tcp_flags(),
+        bpf.mask(bpf.R0, _RST | _ACK),
+        bpf.jump_if_equal(bpf.R0, _RST, "drop"),
         "pass",
         bpf.set_to(bpf.R0, bpf.TC_ACT_OK),
         bpf.leave(),

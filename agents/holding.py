@@ -118,6 +118,7 @@ class Holding:
     def hold(self, *, limit_bytes: int) -> None:
         """From here on frames for the guest wait here, if they come."""
         self._plug.arm(limit_bytes=limit_bytes)
+        self._diversion.set(from_guest=FromGuest.WITHOUT_RESETS)
         self._watch()
 
     @property
@@ -132,6 +133,12 @@ class Holding:
         """Give the guest what came late to the source, then what is held here, then whatever comes. Raises OSError."""
         self._plug.release(late)
 
+    def settle(self) -> None:
+        """The guest has had all that was held: as if it had always been here."""
+        self._diversion.set(from_guest=FromGuest.PASS)
+        for lookout in self._lookouts:
+            lookout.forget()
+
     def give_back(self, *, close_gate: Callable[[], None]) -> list[bytes]:
         """The migration has failed, and the source announces the guest: all that came here before. Raises OSError."""
         select.select(self._lookouts, [], [], _ANNOUNCEMENT_S)
@@ -139,8 +146,7 @@ class Holding:
         close_gate()
         own = slice(VIRTIO_HEADER_BYTES + 6, VIRTIO_HEADER_BYTES + 12)  # the source's announcement came here as well
         frames = [frame for frame in self._plug.empty() if frame[own] != self._mac]
-        for lookout in self._lookouts:
-            lookout.forget()
+        self.settle()
         return frames
 
     def _watch(self) -> None:

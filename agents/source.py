@@ -447,6 +447,7 @@ class Source:
         if self._holding is not None:
             self._host.gate.set(PortState.DISABLED)
             self._holding.forget()
+            self._host.handshakes.end_closing()  # or they would repeat their FIN to a closed gate for minutes
         if self._connections is not None:
             self._connections.close()
             self._connections.log(self._host.events)

@@ -4,6 +4,7 @@ The kernels' own counters are the judges: of the client's namespace, and of the 
 there and retransmission timers slow, since both say that something took long and not that it was lost.
 """
 
+import itertools
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ COUNTERS = {
     "RetransSegs": "segments sent again",
     "TCPTimeouts": "retransmission timeouts",
     "TCPFastRetrans": "fast retransmissions",
+    "TCPSynRetrans": "SYNs sent again",
+    "AttemptFails": "connections refused",
     "TCPOFOQueue": "segments out of order",
     "TCPDSACKOldSent": "segments that came twice",
     "TCPDSACKOfoSent": "segments that came twice, out of order",
@@ -185,3 +188,25 @@ def test_frames_that_cannot_be_held_are_a_failed_migration(stage, settings, says
     assert report["outcome"] == "failed"
     assert says in report["reason"]
     stage.check_guest("a", resumes=1)
+
+
+@pytest.mark.parametrize(
+    ("cutovers", "connect_hz"), [(5, 400), pytest.param(50, 1000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_whoever_connects_during_a_cutover_is_answered_and_nobody_has_to_ask_twice(holding, cutovers, connect_hz):
+    holding.boot()
+    before = counters(holding)
+    client = holding.load(connections=0, bulk=False, connect_hz=connect_hz)
+    for source, destination in itertools.islice(itertools.cycle((("a", "b"), ("b", "a"))), cutovers):
+        report = holding.migrate(source, destination)
+        assert (report["outcome"], report["reason"]) == ("completed", "")
+        holding.agents[destination].wait_reply("arrival", 10)
+    time.sleep(0.3)
+    assert sum(event["late"] + event["frames"] for event in holding.events("held")) > 0
+    now = counters(holding)
+    names = ("TCPSynRetrans", "AttemptFails", "OutRsts")
+    assert {name: now["c1", name] - before["c1", name] for name in names} == dict.fromkeys(names, 0)
+    client.command("stop")
+    done = client.wait_reply("done", 40)
+    assert (done["resets"], done["unfinished"], done["wrong_bytes"]) == (0, 0, 0)
+    assert done["answered"] == done["connections"] > 50 * cutovers
