@@ -66,13 +66,12 @@ def check_design(spec: FabricSpec) -> tuple[str, ...]:
     Needs no root. Raises PlanError, or MachineError without Mininet.
     """
     try:
-        from unnoticed.topology.building import design
+        from unnoticed.topology.design import design
     except ModuleNotFoundError as error:
         raise MachineError(
             f"There is no {error.name} for this Python: install Debian's mininet, and run scripts/setup."
         ) from error
-    _, wiring = design(spec)
-    return tuple(spec.roles.clients(wiring.hosts)[: spec.clients])
+    return design(spec).clients
 
 
 class Fabric:
@@ -108,7 +107,12 @@ class Fabric:
     @property
     def clients(self) -> tuple[str, ...]:
         """The names of the clients that are to draw load, in natural order."""
-        return tuple(self._building.clients) if self._building else ()
+        return self._building.design.clients if self._building else ()
+
+    @property
+    def neighbours(self) -> tuple[str, ...]:
+        """Who speaks to the guest with no router in between: clients in its segment, and the routers into it."""
+        return tuple(self._building.neighbours()) if self._building else ()
 
     @property
     def hosts(self) -> Mapping[str, str]:
@@ -244,7 +248,7 @@ class Fabric:
             "start_s": self.start_s,
             "rps_cpus": f"{self._building.rps_mask:x}" if self._building else "",
             "clients": list(self.clients),
-            "spanning_tree": self._building.has_tree if self._building else False,
+            "spanning_tree": self._building.design.stp if self._building else False,
             "places": {name: asdict(place) for name, place in self.places.items()},
             "switches": bridges(self.switches),
             "host_bridges": bridges(self.host_bridges),
