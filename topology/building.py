@@ -116,6 +116,14 @@ class Building:
             port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports
         )
 
+    def spares(self) -> list[int]:
+        """The numbers of the links that the spanning tree keeps out of use now."""
+        return [
+            number
+            for number, link in enumerate(self.network.links[: len(self.design.wiring.links)])
+            if any(end.node in self.switches and port_state(end.pid, end.interface) != FORWARDING for end in link.ends)
+        ]
+
     def _tree_stands(self) -> bool:
         """Whether the ports that forward make a spanning tree, and nobody speaks of a change any more."""
         states = {

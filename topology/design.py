@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unnoticed.errors import PlanError
+from unnoticed.topology import addresses
+from unnoticed.topology.addresses import Address
 from unnoticed.topology.direction import LinkChange, directions
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.requirements import fit, link_changes, wants_tree
+from unnoticed.topology.roles import Roles
 from unnoticed.topology.segments import Segments, find_segments
 from unnoticed.topology.shapes import make_topo
 from unnoticed.topology.spec import FabricSpec
@@ -24,6 +28,8 @@ class Design:
     clients: tuple[str, ...]
     changes: tuple[LinkChange, ...]  # of links, by the topology and then by the plan
     stp: bool
+    addresses: Mapping[str, tuple[Address, ...]]  # of hosts one, of routers one for each of their segments
+    guest: Address
 
 
 def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
@@ -40,6 +46,8 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
     changes = (*link_changes(topo, queue_ns=spec.queue_ns), *spec.links)
     directions(wiring.links, base=spec.direction, changes=changes, kinds=wiring.kinds(spec.roles))
     return Design(
+        addresses=_addresses(wiring, segments, spec.roles),
+        guest=addresses.GUEST,
         topo=topo,
         wiring=wiring,
         segments=segments,
@@ -47,6 +55,20 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
         changes=changes,
         stp=_has_tree(spec, topo, wiring),
     )
+
+
+def _addresses(wiring: Wiring, segments: Segments, roles: Roles) -> dict[str, tuple[Address, ...]]:
+    given = {
+        roles.source: (addresses.SOURCE,),
+        roles.destination: (addresses.DESTINATION,),
+        roles.control_name: (addresses.control(segments.of[roles.control_name]),),
+    }
+    clients = enumerate(roles.clients(wiring.hosts), start=1)
+    given |= {name: (addresses.client(number, segments.of[name]),) for number, name in clients}
+    return given | {
+        name: tuple(addresses.router(number, segment) for segment in segments.of_router(name))
+        for number, name in enumerate(wiring.routers, start=1)
+    }
 
 
 def _has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:

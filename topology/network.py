@@ -27,16 +27,11 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
     """Mininet over our own switches, links and hosts, with the guest's two namespaces attached."""
 
     def __init__(self, design: Design, spec: FabricSpec) -> None:
-        self.roles = roles = spec.roles
+        self.roles = spec.roles
         self._design, self._spec = design, spec
-        of = design.segments.of
         self.places: dict[str, Address] = {
-            roles.source: addresses.SOURCE,
-            roles.destination: addresses.DESTINATION,
-            roles.control_name: addresses.control(of[roles.control_name]),
+            name: own[0] for name, own in design.addresses.items() if name not in design.wiring.routers
         }
-        clients = enumerate(roles.clients(design.wiring.hosts), start=1)
-        self.places |= {name: addresses.client(number, of[name]) for number, name in clients}
         self._ports = 0
         self._emulator: Any = None
         # Mininet.init raises sysctls and limits of the whole machine (fixLimits) and never puts them back.
@@ -56,12 +51,12 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
 
     def router_ports(self, router: str) -> dict[str, Address]:
         """The addresses of a router, by interface, in order of their segments."""
-        number = 1 + self._design.wiring.routers.index(router)
+        by_segment = {address.segment: address for address in self._design.addresses[router]}
         ports: list[tuple[str, Address]] = []
         for index, link in enumerate(self.links[: len(self._design.wiring.links)]):
             for end in link.ends:
                 if end.node == router:
-                    address = addresses.router(number, self._design.segments.ports[router, index])
+                    address = by_segment[self._design.segments.ports[router, index]]
                     ports.append((end.interface, replace(address, mac=end.mac)))
         return dict(sorted(ports, key=lambda port: port[1].segment))
 
@@ -73,7 +68,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """Attach the guest's two namespaces, with the same addresses, to source and destination."""
         for host, guest in self.bridged.items():
             moves = guest == GUEST_DESTINATION and self._spec.guest_mac == "new"
-            self.places[guest] = addresses.GUEST_ELSEWHERE if moves else addresses.GUEST
+            self.places[guest] = addresses.GUEST_ELSEWHERE if moves else self._design.guest
             self.addHost(guest)
             self.addLink(guest, host, intfName1=GUEST_INTERFACE, intfName2=GUEST_PORT)
 
