@@ -221,7 +221,7 @@ class Cast:
         for place in ("a", "b"):
             guest = places[f"guest-{place}"]
             names = ("garp", self._trial.settings.migration.announce)
-            uplinks = [port for port in self._fabric.host_bridges[place].ports if port != "guest"]
+            uplinks = [port for port in self._fabric.host_bridges[self._fabric.hosts[place]].ports if port != "guest"]
             holds = self._trial.settings.migration.gap == "hold"
             frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
             agents[place] = self.start_child(
