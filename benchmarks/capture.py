@@ -109,7 +109,7 @@ def main() -> int:
             {"name": f"p{number}", "pid": pid, "interface": port, "file": f"{folder}/p{number}.pcap"}
             for number, (pid, port) in enumerate(places[: arguments.points])
         ]
-        settings = {"points": points, "switches": [], "guest_mac": "02:00:00:00:00:01", "events": f"{folder}/events"}
+        settings = {"points": points, "switches": [], "guest_macs": ["02:00:00:00:00:01"], "events": f"{folder}/events"}
         observer = subprocess.Popen(
             [sys.executable, "-m", "unnoticed.probes.observer", json.dumps(settings)],
             stdin=subprocess.PIPE,

@@ -171,7 +171,9 @@ class Cast:
                 {"name": name, "pid": switch.pid, "toward": dict(switch.ports)}
                 for name, switch in self._fabric.switches.items()
             ],
-            guest_mac=places["guest-a"].mac,
+            neighbours=self._neighbours(),
+            guest_macs=sorted({places[guest].mac for guest in ("guest-a", "guest-b")}),
+            guest_ipv4=places["guest-a"].ipv4,
             events=self._events,
         )
         self._agents = self._start_agents()
@@ -202,6 +204,13 @@ class Cast:
             self.watch.wait_reply(child, "ready", _START_S)
         self._guest_pid = int(self.watch.wait_reply(self._agents["a"], "booted", _START_S)["pid"])
 
+    def _neighbours(self) -> list[dict[str, Any]]:
+        """Who must learn the guest's MAC at its destination: where it is another one, all that speak to it directly."""
+        places = self._fabric.places
+        here = {places["guest-a"].mac: self._fabric.hosts["a"], places["guest-b"].mac: self._fabric.hosts["b"]}
+        names = self._fabric.neighbours if len(here) > 1 else ()
+        return [{"name": name, "pid": places[name].pid, "toward": here} for name in names]
+
     def _host(self, role: str) -> Place:
         """The host that records call a or b."""
         return self._fabric.places[self._fabric.hosts[role]]
@@ -212,7 +221,7 @@ class Cast:
         for place in ("a", "b"):
             guest = places[f"guest-{place}"]
             names = ("garp", self._trial.settings.migration.announce)
-            uplinks = [port for port in self._fabric.host_bridges[place].ports if port != "guest"]
+            uplinks = [port for port in self._fabric.host_bridges[self._fabric.hosts[place]].ports if port != "guest"]
             holds = self._trial.settings.migration.gap == "hold"
             frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
             agents[place] = self.start_child(

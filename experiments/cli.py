@@ -26,6 +26,7 @@ _COMMANDS = {
     "list": ("list", "The stock experiments."),
     "run": ("run", "Run an experiment and report on it."),
     "lab": ("lab", "A network to look around in: migrate, cut links, watch the clients."),
+    "show": ("show", "The network of a plan as a drawing."),
     "report": ("report", "Make the report of a run (again)."),
     "compare": ("compare", "Two runs side by side, with confidence intervals."),
     "audit": ("audit", "What other methods would have reported on the same trials."),

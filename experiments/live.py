@@ -35,6 +35,7 @@ def spec_for(settings: Settings) -> FabricSpec:
         clients=settings.clients.count if counted else None,
         roles=Roles(source=fabric.source, destination=fabric.destination, control=fabric.control),
         switching=Switching(stp=fabric.switch.stp),
+        guest_mac=settings.guest.mac,
         **fabric.link.model_dump(),
         links=fabric.changes,
     )

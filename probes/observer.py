@@ -1,8 +1,10 @@
 """The observer: one child process that captures at all points of a trial and listens to all of its switches.
 
 Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": [{"name", "pid", "toward"}],
-"guest_mac", "events", "snap", "slots"}. `pid` is any process in the point's network namespace; `toward`
-(optional) maps a port's name to the place it leads to; `snap` and `slots` are optional.
+"neighbours": [{"name", "pid", "toward"}], "guest_macs", "guest_ipv4", "events", "snap", "slots"}. `pid` is any process
+in the point's network namespace; `toward` (optional) maps a port's name to the place it leads to, or for a neighbour
+(who must learn another MAC of the guest's) a MAC to the place that has it. `neighbours`, `guest_ipv4`, `snap` and
+`slots` are optional.
 
 It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, and replies
 {"reply": "done", "captures": {name: {...}}, "problems": [sentence, ...]}: an incomplete capture is a problem. What
@@ -16,6 +18,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ from unnoticed.errors import RecordError, UnnoticedError
 from unnoticed.events import EventLog
 from unnoticed.probes.capture import DEFAULT_SLOTS, DEFAULT_SNAP, Capture
 from unnoticed.probes.namespace import inside_network_of
-from unnoticed.probes.relearn import RelearnListener
+from unnoticed.probes.relearn import NeighbourListener, RelearnListener
 
 DRAIN_INTERVAL_S = 0.02
 
@@ -57,8 +60,10 @@ class Observer:
         *,
         points: list[PointSettings],
         switches: list[SwitchSettings],
-        guest_mac: str,
+        guest_macs: list[str],
         events: EventLog,
+        neighbours: Sequence[SwitchSettings] = (),
+        guest_ipv4: str = "",
         snap: int = DEFAULT_SNAP,
         slots: int = DEFAULT_SLOTS,
     ) -> None:
@@ -68,7 +73,10 @@ class Observer:
         self._listeners: list[tuple[RelearnListener, SwitchSettings]] = []
         for switch in switches:
             with inside_network_of(switch.pid):
-                self._listeners.append((RelearnListener(switch.name, mac=guest_mac), switch))
+                self._listeners.append((RelearnListener(switch.name, macs=guest_macs), switch))
+        for neighbour in neighbours:
+            with inside_network_of(neighbour.pid):
+                self._listeners.append((NeighbourListener(neighbour.name, ipv4=guest_ipv4), neighbour))
         for point in points:
             with inside_network_of(point.pid):
                 capture = Capture(point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots)
@@ -132,6 +140,10 @@ class Observer:
         return {"captures": counts, "problems": self._problems}
 
 
+def _switches(described: list[dict[str, Any]]) -> list[SwitchSettings]:
+    return [SwitchSettings(name=each["name"], pid=each["pid"], toward=each.get("toward") or {}) for each in described]
+
+
 def main() -> None:
     """Entry of the child process."""
     settings = json.loads(sys.argv[1])
@@ -139,11 +151,10 @@ def main() -> None:
     try:
         observer = Observer(
             points=[PointSettings(**point) for point in settings["points"]],
-            switches=[
-                SwitchSettings(name=switch["name"], pid=switch["pid"], toward=switch.get("toward") or {})
-                for switch in settings["switches"]
-            ],
-            guest_mac=settings["guest_mac"],
+            switches=_switches(settings["switches"]),
+            neighbours=_switches(settings.get("neighbours", [])),
+            guest_macs=settings["guest_macs"],
+            guest_ipv4=settings.get("guest_ipv4", ""),
             events=EventLog(Path(settings["events"]), who="observer"),
             snap=settings.get("snap", DEFAULT_SNAP),
             slots=settings.get("slots", DEFAULT_SLOTS),

@@ -1,8 +1,9 @@
-"""When a switch (a Linux bridge in its own namespace) learned at which port the guest's MAC is.
+"""When a switch (a Linux bridge in its own namespace) learned at which port the guest's MAC is, and when a neighbour
+(a host or router in its own namespace) learned which MAC the guest has.
 
-Source: rtnetlink(7), include/uapi/linux/neighbour.h, net/bridge/br_fdb.c (fdb_notify). A bridge announces a forwarding
-entry that is new, has moved to another port, or was removed, to the multicast group RTNLGRP_NEIGH; one listener per
-namespace, on a socket that stays in it.
+Source: rtnetlink(7), include/uapi/linux/neighbour.h, net/bridge/br_fdb.c (fdb_notify), net/core/neighbour.c
+(neigh_notify). A bridge announces a forwarding entry that is new, has moved to another port, or was removed, to the
+multicast group RTNLGRP_NEIGH, and so does the neighbour table. One listener per namespace, on a socket that stays.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, RecordError
@@ -31,6 +33,7 @@ RTM_GETNEIGH = 30
 NLM_F_REQUEST = 0x001
 NLM_F_DUMP = 0x300
 AF_BRIDGE = 7
+NDA_DST = 1
 NDA_LLADDR = 2
 NUD_PERMANENT = 0x80
 
@@ -40,19 +43,20 @@ _RTATTR = struct.Struct("=HH")  # length, type
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForwardingEntry:
-    """One message about a bridge's forwarding table."""
+class Entry:
+    """One message about a bridge's forwarding table, or about a neighbour table."""
 
     mac: str  # lower case, with colons
     ifindex: int  # of the port, in the bridge's namespace
     state: int  # NUD_*
     removed: bool
+    ipv4: str | None = None  # of a neighbour
 
 
-def forwarding_entries(data: bytes) -> Iterator[ForwardingEntry]:
-    """The bridge forwarding entries in a netlink datagram; other messages are skipped.
+def entries(data: bytes, family: int) -> Iterator[Entry]:
+    """The entries of a family in a netlink datagram: AF_BRIDGE for forwarding tables, AF_INET for neighbour tables.
 
-    Raises RecordError if the datagram is malformed.
+    Other messages are skipped, and entries without a MAC. Raises RecordError if the datagram is malformed.
     """
     position = 0
     while position + _NLMSGHDR.size <= len(data):
@@ -63,26 +67,31 @@ def forwarding_entries(data: bytes) -> Iterator[ForwardingEntry]:
         position += (length + 3) & ~3
         if kind not in (RTM_NEWNEIGH, RTM_DELNEIGH) or end - body < _NDMSG.size:
             continue
-        family, ifindex, state, _, _ = _NDMSG.unpack_from(data, body)
-        if family != AF_BRIDGE:
+        theirs, ifindex, state, _, _ = _NDMSG.unpack_from(data, body)
+        if theirs != family:
             continue
+        mac, ipv4 = "", None
         attribute = body + _NDMSG.size
         while attribute + _RTATTR.size <= end:
             size, name = _RTATTR.unpack_from(data, attribute)
             if size < _RTATTR.size or attribute + size > end:
                 raise RecordError(f"A netlink attribute says it is {size} bytes long, of {end - attribute} there.")
+            value = data[attribute + _RTATTR.size : attribute + size]
             if name == NDA_LLADDR:
-                mac = data[attribute + _RTATTR.size : attribute + size].hex(":")
-                yield ForwardingEntry(mac=mac, ifindex=ifindex, state=state, removed=kind == RTM_DELNEIGH)
+                mac = value.hex(":")
+            elif name == NDA_DST and family == socket.AF_INET and len(value) == 4:
+                ipv4 = socket.inet_ntoa(value)
             attribute += (size + 3) & ~3
+        if mac:
+            yield Entry(mac=mac, ifindex=ifindex, state=state, removed=kind == RTM_DELNEIGH, ipv4=ipv4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Relearned:
-    """The guest's MAC was seen at a port that is not the one known before."""
+    """The guest's MAC was seen at a port that is not the one known before; or a neighbour learned another MAC."""
 
-    switch: str
-    port: str
+    switch: str  # or the neighbour
+    port: str  # of a switch; what a neighbour learned is the MAC
     previous: str | None  # None: it was known at none
     mac: str
     state: int
@@ -90,12 +99,17 @@ class Relearned:
 
 
 class RelearnListener:
-    """Listens in the network namespace it is created in. `fileno()` makes it usable in select, poll and epoll."""
+    """Listens in the network namespace it is created in. `fileno()` makes it usable in select, poll and epoll.
 
-    def __init__(self, switch: str, *, mac: str) -> None:
+    For a switch: `macs` are those of the guest, wherever it is.
+    """
+
+    family: ClassVar[int] = AF_BRIDGE
+
+    def __init__(self, switch: str, *, macs: Iterable[str]) -> None:
         """Raises MachineError if the kernel refuses the group."""
         self.switch = switch
-        self._mac = mac.lower()
+        self._macs = {mac.lower() for mac in macs}
         self._port: str | None = None
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         try:
@@ -107,17 +121,22 @@ class RelearnListener:
             self._socket.setblocking(False)
         except OSError as error:
             self._socket.close()
-            raise MachineError(f"Cannot listen to the forwarding table of {switch}: {error}.") from error
+            raise MachineError(f"Cannot listen to the tables of {switch}: {error}.") from error
+
+    def place(self, entry: Entry) -> str | None:
+        """Where an entry says that the guest is; None if it is of another, or was not learned."""
+        # Permanent entries are the addresses of the bridge's own ports, not learned ones.
+        return None if entry.mac not in self._macs or entry.state & NUD_PERMANENT else self._port_name(entry.ifindex)
 
     def _dump(self) -> None:
-        request = _NDMSG.pack(AF_BRIDGE, 0, 0, 0, 0)
+        request = _NDMSG.pack(self.family, 0, 0, 0, 0)
         header = _NLMSGHDR.pack(_NLMSGHDR.size + len(request), RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, 1, 0)
         self._socket.send(header + request)
         while True:
             data = self._socket.recv(1 << 18)
-            for entry in forwarding_entries(data):
-                if entry.mac == self._mac and not entry.removed:
-                    self._port = self._port_name(entry.ifindex)
+            for entry in entries(data, self.family):
+                if not entry.removed:
+                    self._port = self.place(entry) or self._port
             kind = _NLMSGHDR.unpack_from(data)[1]
             if kind == NLMSG_ERROR:
                 code = -struct.unpack_from("=i", data, _NLMSGHDR.size)[0]
@@ -155,16 +174,13 @@ class RelearnListener:
                 return found
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
-                    raise RecordError(f"Switch {self.switch}: forwarding-table messages were lost.") from error
+                    raise RecordError(f"{self.switch}: messages about its tables were lost.") from error
                 raise
             time_ns = now_ns()
-            for entry in forwarding_entries(data):
+            for entry in entries(data, self.family):
                 # An entry that was removed, and comes back at the same port, has not moved: the port stays known.
-                # Permanent entries are the addresses of the bridge's own ports, not learned ones.
-                if entry.mac != self._mac or entry.removed or entry.state & NUD_PERMANENT:
-                    continue
-                port = self._port_name(entry.ifindex)
-                if port != self._port:
+                port = None if entry.removed else self.place(entry)
+                if port is not None and port != self._port:
                     found.append(
                         Relearned(
                             switch=self.switch,
@@ -179,6 +195,21 @@ class RelearnListener:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class NeighbourListener(RelearnListener):
+    """The same for a host or router, and the MAC that it takes the guest to have; `ipv4` is the guest's."""
+
+    family = socket.AF_INET
+
+    def __init__(self, neighbour: str, *, ipv4: str) -> None:
+        """Raises MachineError if the kernel refuses the group."""
+        self._ipv4 = ipv4
+        super().__init__(neighbour, macs=())
+
+    def place(self, entry: Entry) -> str | None:
+        """The MAC that an entry gives the guest; None if it is another's."""
+        return entry.mac if entry.ipv4 == self._ipv4 else None
 
 
 def _ends_dump(data: bytes) -> bool:

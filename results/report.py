@@ -6,6 +6,7 @@ the template alone decides on order and look. An undefined name in it is an erro
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
 from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
+from unnoticed.results.plots import network as plan_of
 from unnoticed.results.quantities import format_ns, format_quantity, marked, unbroken
 from unnoticed.results.run import Run
 from unnoticed.results.statistics import CONFIDENCE, ENOUGH_REPEATS
@@ -31,6 +33,7 @@ from unnoticed.results.store import RunFolder, Tables
 from unnoticed.results.verdicts import Finding, Verdict
 
 MAX_EXAMPLES = 12  # settings whose typical trial is drawn
+MAX_NETWORKS = 6  # that are unlike one another
 _SYMBOLS = {Finding.HOLDS: "✓", Finding.FAILS: "✗", Finding.UNKNOWN: "?"}
 
 
@@ -65,6 +68,15 @@ class Example:
     def hidden_clients(self) -> int:
         """How many clients the waterfall has no room for."""
         return max(0, int(self.tables.waterfall["client"].nunique()) - waterfall.MAX_CLIENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnNetwork:
+    """A network, and the settings that had it, where there are several."""
+
+    settings: str
+    picture: Markup
+    about: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +224,24 @@ class Report:
     @cached_property
     def example(self) -> Example | None:
         return self.examples[0] if self.examples else None
+
+    @cached_property
+    def networks(self) -> list[DrawnNetwork]:
+        """Each network of the examples that is unlike the others."""
+        found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+        for example in self.examples:
+            network = self._folder.network(example.trial_id)
+            if network is not None:
+                key = json.dumps(network, sort_keys=True)
+                found.setdefault(key, (network, []))[1].append(example.cell.label)
+        return [
+            DrawnNetwork(
+                settings=", ".join(labels) if len(found) > 1 else "",
+                picture=Markup(plan_of.draw(network, name=f"network{number}")),
+                about=plan_of.about(network),
+            )
+            for number, (network, labels) in enumerate(list(found.values())[:MAX_NETWORKS])
+        ]
 
     @cached_property
     def steps(self) -> Grid:

@@ -301,7 +301,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="relearned",
-        row="one switch that learned the guest's new port",
+        row="one switch that learned the guest's new port, or one neighbour that learned its new MAC",
         columns=(TRIAL_ID, _key("switch"), _text("port"), _time("time_ns", required=True), _text("cause")),
     ),
     Table(

@@ -110,6 +110,20 @@ class RunFolder:
             raise RecordError(f"Trial id {trial_id!r}: only letters, digits and . _ = - may stand in it.")
         return self.path / "trials" / trial_id
 
+    def network(self, trial_id: str) -> dict[str, Any] | None:
+        """What the fabric said of the network that a trial had; None where there was no fabric, or an older one.
+
+        Raises RecordError where the record is damaged.
+        """
+        path = self.trial_path(trial_id) / "fabric.json"
+        try:
+            network = json.loads(path.read_text(encoding="utf-8")).get("network")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, AttributeError) as error:
+            raise RecordError(f"{path}: cannot be read as the record of a fabric ({error}).") from error
+        return network if isinstance(network, dict) else None
+
     def recorded(self) -> frozenset[str]:
         """The ids of the trials whose tables are complete: what `--resume` need not run again."""
         return frozenset(folder.parent.name for folder in self.path.glob("trials/*/tables") if folder.is_dir())

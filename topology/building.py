@@ -7,99 +7,70 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 
-from unnoticed.errors import FabricError, PlanError
-from unnoticed.topology.addresses import PREFIX_LENGTH
+from unnoticed.topology import addresses
+from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import (
     BLOCKING,
     BRIDGE,
     DISABLED,
     FORWARDING,
-    bridge_lines,
-    check_bridge,
     has_detected_a_change,
     port_state,
-    prepare_bridging,
     set_gate,
     topology_changes,
     wait_until,
 )
-from unnoticed.topology.direction import directions
+from unnoticed.topology.design import design
+from unnoticed.topology.host import HostSetup
 from unnoticed.topology.link import End, make_veths, steer
 from unnoticed.topology.links import Links
-from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
+from unnoticed.topology.namespaces import read_device, run_inside, set_sysctl
 from unnoticed.topology.network import DEFAULT_PRIORITY, Network
 from unnoticed.topology.quietly import Topo
-from unnoticed.topology.requirements import fit, wants_tree
-from unnoticed.topology.shapes import make_topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper
 from unnoticed.topology.switching import Switching
-from unnoticed.topology.wiring import Wiring, spans
+from unnoticed.topology.wiring import spans
 
 _TREE_GRACE_S = 10.0
 _TREE_POLL_S = 0.05
 _HOST_BRIDGE = Switching().options(stp=False, priority=DEFAULT_PRIORITY)  # one uplink, and the guest: no loop
 
 
-def design(spec: FabricSpec, *, topo: Topo | None = None) -> tuple[Topo, Wiring]:
-    """The topology that is asked for, seen to be one that a fabric can be made of. Raises PlanError."""
-    name = f"the topology {spec.shape}" if topo is None else type(topo).__name__
-    topo = topo or make_topo(spec.shape, clients=spec.clients or 1)
-    wiring = fit(topo, spec.roles, topology=name)
-    clients = len(spec.roles.clients(wiring.hosts))
-    if spec.clients is not None and spec.clients > clients:
-        raise PlanError(f"clients.count: {name} has {clients} hosts that can be clients, fewer than {spec.clients}.")
-    has_tree(spec, topo, wiring)
-    directions(wiring.links, base=spec.direction, changes=spec.links, kinds=wiring.kinds(spec.roles))
-    return topo, wiring
-
-
-def has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:
-    """Whether the switches are to run a spanning tree. Raises PlanError where a loop would have none."""
-    asked = spec.switching.stp
-    if asked is False and wiring.loop:
-        way = " - ".join((*wiring.loop, wiring.loop[0]))
-        raise PlanError(
-            f"fabric.switch.stp: without a spanning tree a broadcast would go round and round over {way}; leave it out."
-        )
-    return bool(wiring.loop) or wants_tree(topo) if asked is None else asked
-
-
 class Building:
     """One fabric while it is built, and what it then consists of."""
 
     def __init__(self, spec: FabricSpec, *, topo: Topo | None = None) -> None:
-        self.topo, self.wiring = design(spec, topo=topo)
-        self.has_tree = has_tree(spec, self.topo, self.wiring)
-        self.network = Network(self.topo, spec.roles, switching=spec.switching, stp=self.has_tree)
-        self.clients = self.network.clients[: spec.clients]
+        self.design = design(spec, topo=topo)
+        self.network = Network(self.design, spec)
         self.places: dict[str, Place] = {}
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
         self.links: Links | None = None  # once the nodes are there
         self.rps_mask = sum(1 << cpu for cpu in os.sched_getaffinity(0))
-        self._spec = spec
+        self._spec = replace(spec, links=self.design.changes)
         self._sweeper: Sweeper | None = None
 
     def build(self, marks: Mapping[str, str]) -> None:
         """Build it all; the node shells carry `marks` in their environment. Raises FabricError."""
         network = self.network
         with _marked_environment(marks):
-            network.buildFromTopo(self.topo)
+            network.buildFromTopo(self.design.topo)
             network.add_guests()
-            links = self.links = Links(network, self._spec, kinds=self.wiring.kinds(self._spec.roles))
+            links = self.links = Links(network, self._spec, kinds=self.design.wiring.kinds(self._spec.roles))
         links.begin(marks)
         run_inside([(node.pid, _silence) for node in network.nodes()])
         make_veths(links.veths())
         self._name_places()
         run_inside([(switch.pid, switch.set_up) for switch in network.switches])
-        run_inside([(host.pid, functools.partial(self._set_up_host, host.name)) for host in network.hosts])
+        run_inside([(host.pid, self._setup_of(host.name).set_up) for host in network.hosts])
         links.set_up()
         for end in self._ends():
             steer(end.pid, end.interface, mac=end.mac, mask=self.rps_mask)
-        if self.has_tree:
+        if self.design.stp:
             limit_s = self._spec.switching.convergence_ns / 1e9 + _TREE_GRACE_S
             what = "The switches of the fabric did not agree on a spanning tree"
             wait_until(self._tree_stands, what=what, timeout_s=limit_s, poll_s=_TREE_POLL_S)
@@ -125,10 +96,15 @@ class Building:
         (net.ipv4.neigh.default.gc_thresh3), and pairs that never talk would fill it.
         """
         network, roles = self.network, self.network.roles
-        served = [network.bridged[roles.source], roles.control_name]
-        servers = [*served, roles.source, roles.destination]
+        served = [roles.control_name, network.bridged[roles.source]]
+        servers = [*served, roles.source, roles.destination]  # control first: it may be behind a firewall
         pairs = [(one, other) for number, one in enumerate(servers) for other in servers[number + 1 :]]
-        return pairs + [(client, server) for client in self.clients for server in served]
+        return pairs + [(client, server) for client in self.design.clients for server in served]
+
+    def neighbours(self) -> list[str]:
+        """The clients in the guest's segment, and the routers into it."""
+        segments = self.design.segments
+        return [client for client in self.design.clients if segments.of[client] == 0] + segments.routers_in(0)
 
     def _ends(self) -> Iterator[End]:
         for pair in self.links.veths() if self.links else ():
@@ -139,6 +115,14 @@ class Building:
         return all(read_device(end.pid, end.interface, "operstate") == "up" for end in self._ends()) and all(
             port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports
         )
+
+    def spares(self) -> list[int]:
+        """The numbers of the links that the spanning tree keeps out of use now."""
+        return [
+            number
+            for number, link in enumerate(self.network.links[: len(self.design.wiring.links)])
+            if any(end.node in self.switches and port_state(end.pid, end.interface) != FORWARDING for end in link.ends)
+        ]
 
     def _tree_stands(self) -> bool:
         """Whether the ports that forward make a spanning tree, and nobody speaks of a change any more."""
@@ -168,8 +152,12 @@ class Building:
 
     def _name_places(self) -> None:
         network = self.network
-        for name, address in network.places.items():
-            interface = BRIDGE if name in network.bridged else network[name].intfNames()[0]
+        known = {
+            name: (BRIDGE if name in network.bridged else network[name].intfNames()[0], address)
+            for name, address in network.places.items()
+        }
+        known |= {router: next(iter(network.router_ports(router).items())) for router in self.design.wiring.routers}
+        for name, (interface, address) in known.items():
             self.places[name] = Place(
                 name=name, pid=network[name].pid, interface=interface, mac=address.mac, ipv4=address.ipv4
             )
@@ -185,34 +173,46 @@ class Building:
         self.switches = {switch.name: bridge(switch.name) for switch in network.switches}
         self.host_bridges = {name: bridge(name) for name in network.bridged}
 
-    def _set_up_host(self, name: str) -> None:
-        """Bring a host's interfaces up and give it its address; inside its namespace."""
-        place, interfaces = self.places[name], self.network[name].intfNames()
-        lines = ["link set dev lo up"]
-        if name in self.host_bridges:
-            prepare_bridging()
-            lines += bridge_lines(mac=place.mac, ports=interfaces, options=_HOST_BRIDGE)
-        else:
-            lines += [f"link set dev {interface} up" for interface in interfaces]
-        lines.append(f"address add {place.ipv4}/{PREFIX_LENGTH} broadcast + dev {place.interface}")
-        guests = set(self.network.bridged.values())
+    def _setup_of(self, name: str) -> HostSetup:
+        """How a host, guest or router is to be set up."""
+        interfaces = self.network[name].intfNames()
+        if name in self.design.wiring.routers:
+            return self._setup_of_router(name, interfaces)
+        place, segments, guests = self.places[name], self.design.segments, set(self.network.bridged.values())
+        here = self.network.places[name].segment
+        routes = {
+            str(addresses.subnet(there)): self.network.router_address(router, here).ipv4
+            for there, router in segments.next_routers(here).items()
+        }
+        neighbours: list[Address] = []
         if name in guests and self._spec.guest_neighbours == "static":
-            lines += [
-                f"neighbour add {other.ipv4} lladdr {other.mac} nud permanent dev {place.interface}"
-                for other in self.places.values()
-                if other.name not in guests
-            ]
-        links = json_documents(run_batch(["ip", "-d", "-j"], [*lines, "address show"]))[-1]
-        if name in self.host_bridges:
-            check_bridge(links, where=name, ports=interfaces, options=_HOST_BRIDGE)
-        found = [
-            (link["address"], address["local"], address["prefixlen"])
-            for link in links
-            if link["ifname"] == place.interface
-            for address in link["addr_info"]
-        ]
-        if found != [(place.mac, place.ipv4, PREFIX_LENGTH)]:
-            raise FabricError(f"{name} should have {place.mac} and {place.ipv4}/{PREFIX_LENGTH}, but has {found}.")
+            others = {other: each for other, each in self.network.places.items() if other not in guests}
+            neighbours = [each for each in others.values() if each.segment == here]
+            neighbours += [self.network.router_address(router, here) for router in segments.routers_in(here)]
+        return HostSetup(
+            name=name,
+            interfaces=interfaces,
+            addresses={place.interface: self.network.places[name]},
+            routes=routes,
+            neighbours=neighbours,
+            bridge=_HOST_BRIDGE if name in self.host_bridges else None,
+        )
+
+    def _setup_of_router(self, name: str, interfaces: list[str]) -> HostSetup:
+        segments, ports = self.design.segments, self.network.router_ports(name)
+        routes = {
+            str(addresses.subnet(there)): self.network.router_address(other, shared).ipv4
+            for there, (other, shared) in segments.routes_of_router(name).items()
+        }
+        inner = [interface for interface, address in ports.items() if address.segment != 0]
+        return HostSetup(
+            name=name,
+            interfaces=interfaces,
+            addresses=ports,
+            routes=routes,
+            forwards=True,
+            protected=inner if name in self.design.wiring.firewalls else None,
+        )
 
 
 def _silence() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
 _MNEXEC_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 10.0
 
-__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_design", "check_machine"]
+__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_design", "check_machine", "describe_design"]
 
 
 @functools.cache
@@ -66,13 +66,21 @@ def check_design(spec: FabricSpec) -> tuple[str, ...]:
     Needs no root. Raises PlanError, or MachineError without Mininet.
     """
     try:
-        from unnoticed.topology.building import design
+        from unnoticed.topology.design import design
     except ModuleNotFoundError as error:
         raise MachineError(
             f"There is no {error.name} for this Python: install Debian's mininet, and run scripts/setup."
         ) from error
-    _, wiring = design(spec)
-    return tuple(spec.roles.clients(wiring.hosts)[: spec.clients])
+    return design(spec).clients
+
+
+def describe_design(spec: FabricSpec) -> dict[str, Any]:
+    """What a fabric would consist of, as `describe_network` gives it; needs no root. Raises as `check_design`."""
+    check_design(spec)
+    from unnoticed.topology.description import describe_network
+    from unnoticed.topology.design import design
+
+    return describe_network(design(spec), spec)
 
 
 class Fabric:
@@ -108,7 +116,12 @@ class Fabric:
     @property
     def clients(self) -> tuple[str, ...]:
         """The names of the clients that are to draw load, in natural order."""
-        return tuple(self._building.clients) if self._building else ()
+        return self._building.design.clients if self._building else ()
+
+    @property
+    def neighbours(self) -> tuple[str, ...]:
+        """Who speaks to the guest with no router in between: clients in its segment, and the routers into it."""
+        return tuple(self._building.neighbours()) if self._building else ()
 
     @property
     def hosts(self) -> Mapping[str, str]:
@@ -244,7 +257,7 @@ class Fabric:
             "start_s": self.start_s,
             "rps_cpus": f"{self._building.rps_mask:x}" if self._building else "",
             "clients": list(self.clients),
-            "spanning_tree": self._building.has_tree if self._building else False,
+            "network": self._described_network(),
             "places": {name: asdict(place) for name, place in self.places.items()},
             "switches": bridges(self.switches),
             "host_bridges": bridges(self.host_bridges),
@@ -261,6 +274,13 @@ class Fabric:
         if self._links is None:
             raise FabricError("The fabric is not up.")
         return self._links
+
+    def _described_network(self) -> dict[str, Any] | None:
+        if self._building is None:
+            return None
+        from unnoticed.topology.description import describe_network
+
+        return describe_network(self._building.design, self.spec, spares=self._building.spares())
 
     def _pid(self, name: str) -> int:
         place = self.places.get(name) or self.switches.get(name)

@@ -6,15 +6,17 @@ nothing is configured by node shells, and in that host-wide settings are left as
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from unnoticed.topology import addresses, emulator
 from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import GUEST_PORT, BridgeSwitch
+from unnoticed.topology.design import Design
 from unnoticed.topology.link import PlainHost, PlainIntf, VethLink
-from unnoticed.topology.quietly import Mininet, Node, Topo
-from unnoticed.topology.roles import GUEST_DESTINATION, GUEST_SOURCE, Roles
-from unnoticed.topology.switching import Switching
+from unnoticed.topology.quietly import Mininet, Node
+from unnoticed.topology.roles import GUEST_DESTINATION, GUEST_SOURCE
+from unnoticed.topology.spec import FabricSpec
 
 GUEST_INTERFACE = "eth0"
 DEFAULT_PRIORITY = 32768  # IEEE 802.1D
@@ -24,23 +26,19 @@ _LINK_NAMES = ("port1", "port2", "intfName1", "intfName2")  # all that is taken 
 class Network(Mininet):  # type: ignore[misc]  # mininet has no types
     """Mininet over our own switches, links and hosts, with the guest's two namespaces attached."""
 
-    def __init__(self, topo: Topo, roles: Roles, *, switching: Switching, stp: bool) -> None:
-        self.roles = roles
-        self._switching, self._stp = switching, stp
+    def __init__(self, design: Design, spec: FabricSpec) -> None:
+        self.roles = spec.roles
+        self._design, self._spec = design, spec
         self.places: dict[str, Address] = {
-            roles.source: addresses.SOURCE,
-            roles.destination: addresses.DESTINATION,
-            roles.control_name: addresses.CONTROL,
+            name: own[0] for name, own in design.addresses.items() if name not in design.wiring.routers
         }
-        self.clients = roles.clients(topo.hosts())
-        self.places |= {name: addresses.client(number) for number, name in enumerate(self.clients, start=1)}
         self._ports = 0
         self._emulator: Any = None
         # Mininet.init raises sysctls and limits of the whole machine (fixLimits) and never puts them back.
         initialised, Mininet.inited = Mininet.inited, True
         try:
             super().__init__(
-                topo=topo, build=False, switch=BridgeSwitch, host=PlainHost, controller=None, link=VethLink,
+                topo=design.topo, build=False, switch=BridgeSwitch, host=PlainHost, controller=None, link=VethLink,
                 intf=PlainIntf, ipBase=str(addresses.SUBNET),
             )  # fmt: skip
         finally:
@@ -51,10 +49,26 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """The hosts with a bridge inside: by name, the guest's namespace that is attached to it."""
         return {self.roles.source: GUEST_SOURCE, self.roles.destination: GUEST_DESTINATION}
 
+    def router_ports(self, router: str) -> dict[str, Address]:
+        """The addresses of a router, by interface, in order of their segments."""
+        by_segment = {address.segment: address for address in self._design.addresses[router]}
+        ports: list[tuple[str, Address]] = []
+        for index, link in enumerate(self.links[: len(self._design.wiring.links)]):
+            for end in link.ends:
+                if end.node == router:
+                    address = by_segment[self._design.segments.ports[router, index]]
+                    ports.append((end.interface, replace(address, mac=end.mac)))
+        return dict(sorted(ports, key=lambda port: port[1].segment))
+
+    def router_address(self, router: str, segment: int) -> Address:
+        """The address of a router in a segment that it has a link into."""
+        return next(each for each in self.router_ports(router).values() if each.segment == segment)
+
     def add_guests(self) -> None:
         """Attach the guest's two namespaces, with the same addresses, to source and destination."""
         for host, guest in self.bridged.items():
-            self.places[guest] = addresses.GUEST
+            moves = guest == GUEST_DESTINATION and self._spec.guest_mac == "new"
+            self.places[guest] = addresses.GUEST_ELSEWHERE if moves else self._design.guest
             self.addHost(guest)
             self.addLink(guest, host, intfName1=GUEST_INTERFACE, intfName2=GUEST_PORT)
 
@@ -72,7 +86,9 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """Add a switch of ours, whatever class the topology gives it, with a bridge address of its own."""
         mine = {
             "bridge_mac": self.port_mac(),
-            "options": self._switching.options(stp=self._stp, priority=params.get("prio") or DEFAULT_PRIORITY),
+            "options": self._spec.switching.options(
+                stp=self._design.stp, priority=params.get("prio") or DEFAULT_PRIORITY
+            ),
         }
         return super().addSwitch(name, cls=BridgeSwitch, **mine)
 

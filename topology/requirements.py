@@ -11,20 +11,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from unnoticed.errors import PlanError
+from unnoticed.topology.direction import WHOLE_PPM, LinkChange
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.roles import Roles
+from unnoticed.topology.routers import is_firewall, is_router
+from unnoticed.topology.shaping import LARGEST_FRAME_BYTES
 from unnoticed.topology.wiring import Wiring
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NAME_MAXIMUM = 15 - len("-eth99")  # IFNAMSIZ of include/uapi/linux/if.h is 16, with the final zero
 _SWITCH_CLASSES = {"BridgeSwitch", "LinuxBridge", "OVSBridge", "OVSKernelSwitch", "OVSSwitch"}  # all learn, untaught
-_HOST_CLASSES = {"Host", "Node", "PlainHost"}
+_HOST_CLASSES = {"Host", "Node", "PlainHost", "Router", "Firewall", "LinuxRouter"}
 _LINK_CLASSES = {"Link", "TCLink", "TCULink", "OVSLink", "VethLink"}
-# Options that say nothing which could be missed: the fabric's addresses and routes are its own, and nobody controls
-# its switches. `stp` and `prio` are taken.
+# Options that are taken (of switches stp and prio, of links bw, delay, jitter and loss), and such as say nothing that
+# could be missed: the fabric's addresses and routes are its own, and nobody controls its switches.
 _OF_HOSTS = {"cls", "ip", "mac", "defaultRoute"}
 _OF_SWITCHES = {"cls", "isSwitch", "stp", "prio", "dpid", "failMode", "protocols", "listenPort", "batch", "ip", "mac"}
 _OF_LINKS = {"cls", "node1", "node2", "port1", "port2", "intfName1", "intfName2", "addr1", "addr2", "use_htb"}
+_OF_LINKS |= {"bw", "delay", "jitter", "loss", "params1", "params2"}
+_NS = {"": 1_000, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "sec": 1_000_000_000}  # as tc reads times
 
 
 def fit(topo: Topo, roles: Roles, *, topology: str) -> Wiring:
@@ -32,14 +37,65 @@ def fit(topo: Topo, roles: Roles, *, topology: str) -> Wiring:
 
     `topology` is what it is called in messages. Raises PlanError with a sentence for each mistake.
     """
-    wiring = Wiring.of(topo)
+    wiring = wiring_of(topo)
     problems = [*roles.problems(wiring.hosts, topology=topology), *_problems(topo, wiring, roles)]
     if problems:
         raise PlanError(*problems)
     if roles.control_name not in wiring.hosts:
         topo.addHost(roles.control_name)
         topo.addLink(roles.control_name, _switch_of(wiring, roles.source, topology=topology))
-    return Wiring.of(topo)
+    return wiring_of(topo)
+
+
+def wiring_of(topo: Topo) -> Wiring:
+    """A Mininet topology as plain data."""
+    classes = {node: topo.nodeInfo(node).get("cls") for node in topo.hosts()}
+    routers = tuple(node for node, cls in classes.items() if is_router(cls))
+    return Wiring(
+        hosts=tuple(node for node in classes if node not in routers),
+        switches=tuple(topo.switches()),
+        links=tuple(topo.links(sort=True)),
+        routers=routers,
+        firewalls=tuple(node for node in routers if is_firewall(classes[node])),
+    )
+
+
+def link_changes(topo: Topo, *, queue_ns: int) -> list[LinkChange]:
+    """What a topology asks of single links, as Mininet's TCLink does: bw (Mbit/s), delay, jitter, loss (%), both ways.
+
+    A link that is too slow for a queue of `queue_ns` to hold a frame gets one that does. Raises PlanError where a value
+    makes no sense.
+    """
+    changes: list[LinkChange] = []
+    problems: list[str] = []
+    for one, other, info in topo.links(sort=True, withInfo=True):
+        try:
+            asked = _asked(info, queue_ns=queue_ns)
+        except (ValueError, KeyError):
+            words = ", ".join(f"{key}={info[key]!r}" for key in ("bw", "delay", "jitter", "loss") if info.get(key))
+            problems.append(f"fabric.shape: the link from {one} to {other} asks for {words}, which cannot be read.")
+            continue
+        if asked:
+            changes += [LinkChange(link=f"{way[0]}>{way[1]}", **asked) for way in ((one, other), (other, one))]
+    if problems:
+        raise PlanError(*problems)
+    return changes
+
+
+def _asked(info: dict[str, Any], *, queue_ns: int) -> dict[str, int]:
+    asked: dict[str, int] = {}
+    if info.get("bw"):
+        rate = asked["rate_bit_per_s"] = round(float(info["bw"]) * 1e6)
+        if queue_ns < (least_ns := -(-LARGEST_FRAME_BYTES * 8_000_000_000 // rate)):
+            asked["queue_ns"] = least_ns
+    for key in ("delay", "jitter"):
+        if info.get(key):
+            text = str(info[key]).strip()
+            number = text.rstrip("umsec")
+            asked[f"{key}_ns"] = round(float(number) * _NS[text[len(number) :]])
+    if info.get("loss"):
+        asked["loss_ppm"] = round(float(info["loss"]) * WHOLE_PPM / 100)
+    return asked
 
 
 def _switch_of(wiring: Wiring, host: str, *, topology: str) -> str:
@@ -53,7 +109,7 @@ def _switch_of(wiring: Wiring, host: str, *, topology: str) -> str:
 
 
 def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
-    for node in (*wiring.hosts, *wiring.switches):
+    for node in (*wiring.hosts, *wiring.routers, *wiring.switches):
         if not NAME.fullmatch(node) or len(node) > _NAME_MAXIMUM:
             yield (
                 f'fabric.shape: "{node}" cannot be the name of a node: use at most {_NAME_MAXIMUM} letters, digits, '
@@ -64,11 +120,21 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
     for host in wiring.hosts:
         yield from _unknown(f"host {host}", topo.nodeInfo(host), options=_OF_HOSTS, classes=_HOST_CLASSES)
         if (count := wiring.links_of(host)) != 1:
-            yield f"fabric.shape: the host {host} has {count} links; a host of a fabric has one."
+            yield (
+                f"fabric.shape: the host {host} has {count} links; a host of a fabric has one, and a node with several "
+                "is a router, as in self.addHost(..., cls=unnoticed.topology.routers.Router)."
+            )
+    for router in wiring.routers:
+        yield from _unknown(f"router {router}", topo.nodeInfo(router), options=_OF_HOSTS, classes=_HOST_CLASSES)
     for switch in wiring.switches:
         yield from _unknown(f"switch {switch}", topo.nodeInfo(switch), options=_OF_SWITCHES, classes=_SWITCH_CLASSES)
     for one, other, info in topo.links(withInfo=True):
         yield from _unknown(f"link from {one} to {other}", info, options=_OF_LINKS, classes=_LINK_CLASSES)
+        beyond = {key for side in ("params1", "params2") for key in info.get(side) or {}} - {"ip"}
+        yield from (
+            f"fabric.shape: the link from {one} to {other} asks for {key}, which would not take effect; leave it out."
+            for key in sorted(beyond)
+        )
 
 
 def _unknown(what: str, given: dict[str, Any], *, options: set[str], classes: set[str]) -> Iterator[str]:
@@ -81,7 +147,7 @@ def _unknown(what: str, given: dict[str, Any], *, options: set[str], classes: se
         if option not in options and value is not None:
             yield (
                 f"fabric.shape: the {what} asks for {option}={value!r}, which would not take effect; leave it out, "
-                "and say in the plan what all links or switches are to be."
+                "or say it in the plan, for all links or switches."
             )
 
 

@@ -7,12 +7,13 @@ any topology of which two hosts are named as source and destination.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.own_topo import load_topo
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.roles import CONTROL, DESTINATION, SOURCE
+from unnoticed.topology.routers import Firewall, Router
 from unnoticed.topology.spec import is_own
 
 _ROOT_PRIORITY = 4096  # of the switch that is to be the root of the spanning tree; the others have 32768
@@ -87,7 +88,55 @@ class LeafSpine(Shape):
         self.attach(source="leaf1", destination="leaf2", control="leaf3", clients=clients, to=leaves)
 
 
-SHAPES: dict[str, Callable[..., Topo]] = {"single": Single, "tree": Tree, "ring": Ring, "leaf-spine": LeafSpine}
+class TwoSites(Shape):
+    """Two sites, each with a switch, and a link between them, the WAN; the guest moves from one site to the other.
+
+    Site1 has a, control and every other client, site2 has b and the rest. It is one segment, stretched over both, so
+    that the guest keeps its address. The WAN is a link like any other until the plan says what it is, as
+    "site1-site2" in fabric.links.
+    """
+
+    def build(self, clients: int = 1, **_options: Any) -> None:
+        """Add the nodes and links; called by Topo's constructor."""
+        switches = [self.addSwitch(name) for name in ("site1", "site2")]
+        self.addLink(*switches)
+        self.attach(source="site1", destination="site2", control="site1", clients=clients, to=switches)
+
+
+class BehindRouter(Shape):
+    """A tree like `Tree`, but its clients are behind a router at the core, on a switch and in a segment of their own.
+
+    So the only one to learn where the guest is, besides switches, is the router: the gateway of all clients.
+    """
+
+    gateway: ClassVar[type[Router]] = Router
+    name: ClassVar[str] = "r1"
+
+    def build(self, clients: int = 1, **_options: Any) -> None:
+        """Add the nodes and links; called by Topo's constructor."""
+        core, left, right, beyond = (self.addSwitch(name) for name in ("s1", "s2", "s3", "s4"))
+        self.addHost(self.name, cls=self.gateway)
+        for one, other in ((core, left), (core, right), (core, self.name), (self.name, beyond)):
+            self.addLink(one, other)
+        self.attach(source=left, destination=right, control=core, clients=clients, to=[beyond])
+
+
+class BehindFirewall(BehindRouter):
+    """The same with a stateful firewall in the router's place: clients may open connections, the others may answer."""
+
+    gateway = Firewall
+    name = "fw1"
+
+
+SHAPES: dict[str, Callable[..., Topo]] = {
+    "single": Single,
+    "tree": Tree,
+    "ring": Ring,
+    "leaf-spine": LeafSpine,
+    "two-sites": TwoSites,
+    "router": BehindRouter,
+    "firewall": BehindFirewall,
+}
 
 
 def make_topo(shape: str, *, clients: int) -> Topo:

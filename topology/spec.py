@@ -13,7 +13,7 @@ from unnoticed.topology.roles import Roles
 from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.switching import Switching
 
-STOCK_SHAPES = ("single", "tree", "ring", "leaf-spine")
+STOCK_SHAPES = ("single", "tree", "ring", "leaf-spine", "two-sites", "router", "firewall")
 
 
 def is_own(shape: str) -> bool:
@@ -42,6 +42,9 @@ class FabricSpec:
     # The neighbour table is part of a real guest's RAM, so the destination knows it already: "static" puts every place
     # into both guest namespaces. "dynamic" lets the guest's kernel ask, which re-teaches the switches unasked.
     guest_neighbours: Literal["static", "dynamic"] = "static"
+    # A virtual machine keeps its MAC address when it moves, so switches must learn where it is. Where the guest has
+    # another one at the destination (as a container has, or an address that is taken over), neighbours must learn it.
+    guest_mac: Literal["kept", "new"] = "kept"
 
     def __post_init__(self) -> None:
         if self.clients is None and not is_own(self.shape):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from unnoticed.topology.roles import Roles, natural
 
@@ -19,15 +18,13 @@ class Wiring:
     hosts: tuple[str, ...]
     switches: tuple[str, ...]
     links: tuple[Pair, ...]
-
-    @classmethod
-    def of(cls, topo: Any) -> Wiring:
-        """That of a Mininet topology."""
-        return cls(hosts=tuple(topo.hosts()), switches=tuple(topo.switches()), links=tuple(topo.links(sort=True)))
+    routers: tuple[str, ...] = ()
+    firewalls: tuple[str, ...] = ()  # which of the routers are
 
     def kinds(self, roles: Roles) -> dict[str, str]:
         """What each node is, for names of links such as "clients-switches"."""
         kinds = dict.fromkeys(self.switches, "switches") | dict.fromkeys(roles.clients(self.hosts), "clients")
+        kinds |= dict.fromkeys(self.routers, "routers")
         return kinds | dict.fromkeys((roles.source, roles.destination), "hosts") | {roles.control_name: "control"}
 
     def links_of(self, node: str) -> int:
@@ -81,11 +78,15 @@ def path_between(start: str, end: str, links: Iterable[Pair]) -> tuple[str, ...]
 
 def spans(nodes: Sequence[str], links: Sequence[Pair], *, of: Sequence[Pair]) -> bool:
     """Whether `links` are a spanning tree (or forest) of the graph that has the `nodes` and the links `of`."""
-    return len(links) == len(nodes) - _parts(nodes, of) and _parts(nodes, links) == _parts(nodes, of)
+    whole = len(set(parts(nodes, of).values()))
+    return len(links) == len(nodes) - whole and len(set(parts(nodes, links).values())) == whole
 
 
-def _parts(nodes: Sequence[str], links: Iterable[Pair]) -> int:
-    """How many parts of the graph have no link to one another."""
+def parts(nodes: Sequence[str], links: Iterable[Pair], *, first: str | None = None) -> dict[str, int]:
+    """The number of the part of the graph that each node is in; parts have no link to one another.
+
+    They are numbered in the order of the nodes, but that of the node `first` comes first.
+    """
     above = {node: node for node in nodes}
 
     def top(node: str) -> str:
@@ -96,4 +97,6 @@ def _parts(nodes: Sequence[str], links: Iterable[Pair]) -> int:
 
     for one, other in links:
         above[top(one)] = top(other)
-    return len({top(node) for node in nodes})
+    order = [] if first is None else [top(first)]
+    numbers = {head: number for number, head in enumerate(dict.fromkeys([*order, *(top(node) for node in nodes)]))}
+    return {node: numbers[top(node)] for node in nodes}

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from unnoticed import workload
 from unnoticed.clock import now_ns, realtime_offset_ns
-from unnoticed.errors import FabricError, PlanError, UnnoticedError
+from unnoticed.errors import FabricError, UnnoticedError
 from unnoticed.events import Event, EventLog
 from unnoticed.experiments.cast import Cast
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.lab.pulse import PERIOD_S, Beat, Felt, Pulse, felt
 from unnoticed.experiments.live import fabric_for
 from unnoticed.experiments.planning.grid import Trial
-from unnoticed.experiments.planning.plan import Plan, trials
+from unnoticed.experiments.planning.plan import Plan, setting_of, trials
 from unnoticed.probes.capture import Capture
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.probes.stamped_datagrams import open_stamped
@@ -69,10 +69,7 @@ class Migrated:
 
 def lab_trial(plan: Plan, case: str | None) -> Trial:
     """What a lab sets up: the first setting of the plan, or of a case. Raises PlanError if there is no such case."""
-    setting = next((setting for setting in plan.settings if case is None or setting.case == case), None)
-    if setting is None:
-        cases = ", ".join(dict.fromkeys(setting.case for setting in plan.settings if setting.case))
-        raise PlanError(f"--case {case}: the plan has no such case; its cases are: {cases or 'none'}.")
+    setting = setting_of(plan, case)
     asked = (setting.case, setting.factors)
     return next(trial for trial in trials(plan) if (trial.case, trial.factors) == asked)
 

@@ -85,6 +85,16 @@ def _tools_are_ready(settings: Settings) -> Conflict | None:
     )
 
 
+def _held_frames_find_the_guest(settings: Settings) -> Conflict | None:
+    if settings.migration.gap != "hold" or settings.guest.mac != "new":
+        return None
+    return Conflict(
+        paths=(("guest", "mac"), ("migration", "gap")),
+        sentence='"new" does not go with migration.gap = "hold": frames are held for the MAC address that they were '
+        'sent to, which the guest no longer has then; set mac = "kept" or gap = "drop".',
+    )
+
+
 def _links_can_be(settings: Settings) -> Iterator[Conflict]:
     fabric = settings.fabric
     yield from _link_conflicts(("fabric", "link"), lambda: fabric.direction)
@@ -133,6 +143,7 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _dirtier_has_pages,
     _guest_has_slots,
     _tools_are_ready,
+    _held_frames_find_the_guest,
     _held_is_announced,
 )
 

@@ -44,6 +44,15 @@ def trials(plan: Plan) -> list[Trial]:
     return ordered(plan.settings, repeats=plan.repeats, seed=plan.seed)
 
 
+def setting_of(plan: Plan, case: str | None) -> Setting:
+    """The first setting of a plan, or of one of its cases. Raises PlanError if there is no such case."""
+    found = next((setting for setting in plan.settings if case is None or setting.case == case), None)
+    if found is None:
+        cases = ", ".join(dict.fromkeys(setting.case for setting in plan.settings if setting.case))
+        raise PlanError(f"--case {case}: the plan has no such case; its cases are: {cases or 'none'}.")
+    return found
+
+
 def stock_plans() -> dict[str, FilePath]:
     """The plans that come with the product, by name."""
     folder = resources.files("unnoticed.experiments") / "stock"

@@ -166,6 +166,9 @@ class GuestSettings(Section):
     working_set_bytes: SizeBytes = Field(alias="working_set", default=48 * _MIB, multiple_of=PAGE_BYTES)
     dirty_rate_bytes_per_s: ByteRate = Field(alias="dirty_rate", default=20 * _MIB)
     pattern: Literal["uniform", "sequential", "hot-and-cold"] = "uniform"
+    mac: Literal["kept", "new"] = (
+        "kept"  # at the destination: "new" as with a container, so that neighbours must learn it
+    )
 
     @property
     def memory_pages(self) -> int:

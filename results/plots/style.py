@@ -93,7 +93,7 @@ def _embed(svg: str, name: str, description: str) -> str:
     body = re.sub(r"font-family: [^;\"]+;?\s*", "", body)
     body = body.replace(' transform="rotate(-0 ', ' transform="rotate(0 ')
     body = re.sub(r' transform="rotate\(0 [^)]*\)"', "", body)
-    body = re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found.group()), body)
+    body = re.sub(r"#[0-9a-f]{6}\b", lambda found: variable(found.group()), body)
     # A hundredth of a unit is enough for the eye, in paths and places; numbers in texts stay as they are.
     body = re.sub(r'(?<= [dxy]=")[^"]*', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found.group()), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
@@ -102,7 +102,8 @@ def _embed(svg: str, name: str, description: str) -> str:
     return f'<svg class="plot" role="img" aria-label="{about}" viewBox="{box.group(1)}" {look}>{body.strip()}\n'
 
 
-def _variable(colour: str) -> str:
+def variable(colour: str) -> str:
+    """A colour of ours as the page's variable, with the light-mode colour as fallback."""
     return f"var(--{_VARIABLES[colour]}, {colour})" if colour in _VARIABLES else colour
 
 

@@ -36,9 +36,25 @@ def said_of(run):
     return tables
 
 
-@pytest.mark.parametrize("shape", ["ring", "leaf-spine"])
+@pytest.mark.parametrize("shape", ["ring", "leaf-spine", "two-sites", "router", "firewall"])
 def test_a_guest_migrates_on_every_shape(start_run, shape):
-    said_of(start_run("run", "--set", f"fabric.shape={shape}"))
+    said_of(start_run("run", "--set", f"fabric.shape={shape}", "--set", "clients.count=2"))
+
+
+def test_a_gateway_that_must_learn_another_mac_is_seen_to_learn_it_from_the_announcement(start_run):
+    tables = said_of(start_run("run", "--set", "fabric.shape=router", "--set", "guest.mac=new"))
+    learned = {row["switch"]: row for row in tables.relearned.to_dict("records")}
+    assert learned["r1"]["port"] == "02:77:00:00:00:65"
+    assert learned["r1"]["cause"] == "announcement"
+    assert learned["s1"]["cause"] == "announcement"
+
+
+def test_without_an_announcement_no_client_of_a_gateway_hears_of_a_guest_that_has_another_mac(start_run):
+    options = ("fabric.shape=router", "guest.mac=new", "migration.announce=none", "phases.cool_down=1 s")
+    tables = said_of(start_run("run", *(word for option in options for word in ("--set", option))))
+    (trial,) = tables.trials.to_dict("records")
+    assert "r1" not in set(tables.relearned["switch"])
+    assert trial["perceived_ns"] >= 1_000_000_000  # it was not over when the bench ended it
 
 
 def test_a_topology_of_the_users_own_runs_from_a_file_beside_the_plan(start_run, small_plan):

@@ -419,3 +419,12 @@ def test_a_load_over_no_connection_is_none(write):
     assert clients.download is None
     assert clients.request_response is None
     assert clients.connections == 0
+
+
+def test_frames_cannot_be_held_for_a_guest_that_gets_another_mac(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text('question = "?"\n[guest]\nmac = ["kept", "new"]\n[migration]\ngap = "hold"\n')
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f'{path}:3: guest.mac: "new" does not go with migration.gap = "hold":')

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from unnoticed.topology import addresses
 
 
 def test_the_roles_have_the_addresses_that_everything_else_counts_on():
-    assert (addresses.SOURCE.ipv4, addresses.DESTINATION.ipv4, addresses.CONTROL.ipv4) == (
+    assert (addresses.SOURCE.ipv4, addresses.DESTINATION.ipv4, addresses.control().ipv4) == (
         "10.77.0.1",
         "10.77.0.2",
         "10.77.0.3",
@@ -22,7 +24,7 @@ def test_the_roles_have_the_addresses_that_everything_else_counts_on():
 def test_no_two_clients_share_an_address_and_none_has_a_network_or_broadcast_one(one, other):
     first, second = addresses.client(one), addresses.client(other)
     assert (first.ipv4 == second.ipv4) == (first.mac == second.mac) == (one == other)
-    assert addresses.is_in_fabric(first.ipv4)
+    assert IPv4Address(first.ipv4) in addresses.subnet(0)
     assert first.ipv4.rsplit(".", 1)[1] not in {"0", "255"}
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from unnoticed.errors import PlanError
-from unnoticed.topology.building import design
+from unnoticed.topology.design import design
 from unnoticed.topology.fabric import check_design
 from unnoticed.topology.own_topo import load_topo
 from unnoticed.topology.roles import Roles
@@ -59,8 +59,7 @@ def test_a_module_is_found_by_its_name(tmp_path, monkeypatch):
 def test_all_hosts_but_the_two_are_clients_and_a_control_server_is_added_beside_the_source(lab):
     asked = spec(f"{lab}:Line", source="h1", destination="h3")
     assert check_design(asked) == ("h2",)
-    _, wiring = design(asked)
-    assert wiring.neighbours("control") == ["s1"]
+    assert design(asked).wiring.neighbours("control") == ["s1"]
 
 
 def test_fewer_clients_may_draw_load_than_there_are_but_not_more(lab):
@@ -100,7 +99,22 @@ def test_a_file_that_cannot_be_imported_says_why(tmp_path):
 
 
 BUILDS = {
-    "options of links": ("self.addLink('h1', 's1', bw=10)", "the link from h1 to s1 asks for bw=10, which would not"),
+    "options of links": (
+        "self.addLink('h1', 's1', speedup=4)",
+        "from h1 to s1 asks for speedup=4, which would",
+    ),
+    "values of links": (
+        "self.addLink('h1', 's1', delay='5 km')",
+        "from h1 to s1 asks for delay='5 km', which cannot",
+    ),
+    "parameters of links": (
+        "self.addLink('h1', 's1', params1={'mtu': 9000})",
+        "from h1 to s1 asks for mtu, which",
+    ),
+    "two links": (
+        "self.addLink('h3', 's1')",
+        "the host h3 has 2 links; a host of a fabric has one, and a",
+    ),
     "hosts outside": ("self.addHost('h4', inNamespace=False)", "the host h4 asks for inNamespace=False"),
     "no link": ("self.addHost('h4')", "the host h4 has 0 links; a host of a fabric has one"),
     "classes": ("self.addHost('h4', cls=int)", "the host h4 is a int, which a fabric cannot make; leave its cls out"),
@@ -135,7 +149,43 @@ def test_a_topology_may_ask_for_a_spanning_tree_as_mininet_spells_it(tmp_path):
         LAB + "\nclass Treed(Line):\n    def build(self):\n        super().build()\n"
         "        self.g.node['s1'].update(stp=True, prio=8192, failMode='standalone')\n"
     )
-    from unnoticed.topology.building import has_tree
+    assert design(spec(f"{path}:Treed", source="h1", destination="h3")).stp
 
-    asked = spec(f"{path}:Treed", source="h1", destination="h3")
-    assert has_tree(asked, *design(asked))
+
+ROUTED = """
+from mininet.node import Node
+from mininet.topo import Topo
+
+class LinuxRouter(Node):
+    def config(self, **params):
+        super().config(**params)
+        self.cmd("sysctl net.ipv4.ip_forward=1")
+
+class Routed(Topo):
+    def build(self):
+        s1, s2 = self.addSwitch("s1"), self.addSwitch("s2")
+        self.addNode("r0", cls=LinuxRouter, ip="192.168.1.1/24")
+        self.addLink(s1, "r0", intfName2="r0-eth1", params2={"ip": "192.168.1.1/24"})
+        self.addLink(s2, "r0", intfName2="r0-eth2", params2={"ip": "172.16.0.1/12"})
+        for name, switch in (("h1", s1), ("h2", s1), ("h3", s2)):
+            host = self.addHost(name, ip="192.168.1.100/24", defaultRoute="via 192.168.1.1")
+            self.addLink(host, switch, bw=10, delay="5ms")
+"""
+
+
+def test_the_router_of_mininets_examples_is_one_and_what_it_asks_of_links_is_taken(tmp_path):
+    path = tmp_path / "lab.py"
+    path.write_text(ROUTED)
+    made = design(spec(f"{path}:Routed", source="h1", destination="h2"))
+    assert made.wiring.routers == ("r0",)
+    assert made.segments.of == {"h1": 0, "h2": 0, "control": 0, "s1": 0, "h3": 1, "s2": 1}
+    asked = {change.link: change for change in made.changes}
+    assert asked.keys() == {
+        f"{one}>{two}"
+        for host, switch in (("h1", "s1"), ("h2", "s1"), ("h3", "s2"))
+        for one, two in ((host, switch), (switch, host))
+    }
+    assert (asked["h1>s1"].rate_bit_per_s, asked["h1>s1"].delay_ns) == (10_000_000, 5_000_000)
+    assert asked["h1>s1"].queue_ns == 56_000_000  # the plan's 10 ms would not hold one frame as the kernel sends it
+    with pytest.raises(PlanError, match="between h1 and h3 there is a router"):
+        design(spec(f"{path}:Routed", source="h1", destination="h3"))

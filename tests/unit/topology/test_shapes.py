@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from unnoticed.errors import PlanError
-from unnoticed.topology.building import design, has_tree
+from unnoticed.topology.design import design
 from unnoticed.topology.quietly import Topo
+from unnoticed.topology.requirements import wiring_of
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.shapes import SHAPES, make_topo
 from unnoticed.topology.spec import STOCK_SHAPES, FabricSpec
 from unnoticed.topology.switching import Switching
-from unnoticed.topology.wiring import Wiring
 
 
 def neighbours(topo):
@@ -26,7 +26,7 @@ def test_a_plan_and_the_fabric_know_the_same_shapes():
 
 @pytest.mark.parametrize("shape", STOCK_SHAPES)
 def test_every_shape_has_the_roles_and_as_many_clients_as_asked(shape):
-    _, wiring = design(FabricSpec(shape=shape, clients=7))
+    wiring = design(FabricSpec(shape=shape, clients=7)).wiring
     assert Roles().clients(wiring.hosts) == [f"c{number}" for number in range(1, 8)]
     assert {"a", "b", "control"} <= set(wiring.hosts)
     assert all(wiring.links_of(host) == 1 for host in wiring.hosts)
@@ -59,10 +59,8 @@ def test_leaf_spine_has_every_leaf_at_every_spine_and_no_host_at_a_spine():
 
 @pytest.mark.parametrize(("shape", "tree"), [("single", False), ("tree", False), ("ring", True), ("leaf-spine", True)])
 def test_there_is_a_spanning_tree_where_there_is_a_loop_unless_the_plan_says_so(shape, tree):
-    spec = FabricSpec(shape=shape)
-    assert has_tree(spec, *design(spec)) is tree
-    asked = FabricSpec(shape=shape, switching=Switching(stp=True))
-    assert has_tree(asked, *design(asked))
+    assert design(FabricSpec(shape=shape)).stp is tree
+    assert design(FabricSpec(shape=shape, switching=Switching(stp=True))).stp
 
 
 def test_a_loop_without_a_spanning_tree_is_refused_with_the_way_round_it():
@@ -76,9 +74,24 @@ def test_two_links_between_two_switches_are_a_loop_too():
     for switch in ("s1", "s2"):
         topo.addSwitch(switch)
     topo.addLink("s1", "s2")
-    assert Wiring.of(topo).loop == ()
+    assert wiring_of(topo).loop == ()
     topo.addLink("s1", "s2")
-    assert Wiring.of(topo).loop == ("s1", "s2")
+    assert wiring_of(topo).loop == ("s1", "s2")
+
+
+def test_two_sites_have_half_of_the_clients_each_and_one_link_between_them():
+    by_node = neighbours(make_topo("two-sites", clients=4))
+    assert by_node["site1"] == {"site2", "a", "control", "c1", "c3"}
+    assert by_node["site2"] == {"site1", "b", "c2", "c4"}
+
+
+@pytest.mark.parametrize(("shape", "gateway"), [("router", "r1"), ("firewall", "fw1")])
+def test_behind_a_router_clients_are_in_a_segment_of_their_own(shape, gateway):
+    made = design(FabricSpec(shape=shape, clients=2))
+    assert made.wiring.routers == (gateway,)
+    assert made.wiring.firewalls == ((gateway,) if shape == "firewall" else ())
+    assert {node for node, segment in made.segments.of.items() if segment} == {"s4", "c1", "c2"}
+    assert made.clients == ("c1", "c2")
 
 
 def test_an_unknown_shape_is_refused_with_the_shapes_there_are():

@@ -21,7 +21,7 @@ def settings(tmp_path, points=(), switches=(), **more):
             for name, namespace, interface in points
         ],
         "switches": [{"name": name, "pid": namespace.pid} for name, namespace in switches],
-        "guest_mac": MAC,
+        "guest_macs": [MAC],
         "events": str(tmp_path / "events.jsonl"),
         **more,
     }

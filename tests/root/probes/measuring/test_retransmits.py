@@ -111,7 +111,7 @@ def observer_settings(tmp_path, *pair):
         {"name": name, "pid": end.pid, "interface": "eth0", "file": str(tmp_path / f"{name}.pcap")}
         for name, end in zip("ab", pair, strict=True)
     ]
-    return {"points": points, "switches": [], "guest_mac": "02:77:00:00:00:64", "events": str(tmp_path / "events")}
+    return {"points": points, "switches": [], "guest_macs": ["02:77:00:00:00:64"], "events": str(tmp_path / "events")}
 
 
 def counted(tmp_path):

@@ -1,6 +1,7 @@
 """Netlink messages about a bridge's forwarding table."""
 
 import contextlib
+import socket
 import struct
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unnoticed.errors import RecordError
-from unnoticed.probes.relearn import AF_BRIDGE, RTM_DELNEIGH, RTM_NEWNEIGH, ForwardingEntry, forwarding_entries
+from unnoticed.probes.relearn import AF_BRIDGE, RTM_DELNEIGH, RTM_NEWNEIGH, Entry, entries
 
 MAC = bytes.fromhex("027700000064")
 
@@ -22,19 +23,28 @@ def message(kind=RTM_NEWNEIGH, *, family=AF_BRIDGE, ifindex=7, state=2, attribut
 
 def test_entries_of_several_messages_are_read_and_others_are_skipped():
     data = message() + message(family=2) + message(16) + message(RTM_DELNEIGH, ifindex=8, attributes=((2, MAC),))
-    assert list(forwarding_entries(data)) == [
-        ForwardingEntry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False),
-        ForwardingEntry(mac="02:77:00:00:00:64", ifindex=8, state=2, removed=True),
+    assert list(entries(data, AF_BRIDGE)) == [
+        Entry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False),
+        Entry(mac="02:77:00:00:00:64", ifindex=8, state=2, removed=True),
+    ]
+
+
+def test_an_entry_of_a_neighbour_table_has_an_address_and_one_without_a_mac_says_nothing():
+    address = (1, bytes([10, 77, 0, 100]))
+    data = message(family=socket.AF_INET, attributes=(address, (2, MAC)))
+    data += message(family=socket.AF_INET, attributes=(address,)) + message()
+    assert list(entries(data, socket.AF_INET)) == [
+        Entry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False, ipv4="10.77.0.100")
     ]
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20])
 def test_a_message_that_is_cut_is_refused(cut):
     with pytest.raises(RecordError, match="bytes long"):
-        list(forwarding_entries(message()[:-cut]))
+        list(entries(message()[:-cut], AF_BRIDGE))
 
 
 @given(st.binary(max_size=80))
 def test_random_bytes_are_read_or_refused(data):
     with contextlib.suppress(RecordError):
-        assert all(entry.mac for entry in forwarding_entries(data))
+        assert all(entry.mac for family in (AF_BRIDGE, socket.AF_INET) for entry in entries(data, family))

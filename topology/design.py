@@ -1,0 +1,81 @@
+"""The design of a fabric: a topology of which a fabric can be made, and what follows from it. Needs no root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unnoticed.errors import PlanError
+from unnoticed.topology import addresses
+from unnoticed.topology.addresses import Address
+from unnoticed.topology.direction import LinkChange, directions
+from unnoticed.topology.quietly import Topo
+from unnoticed.topology.requirements import fit, link_changes, wants_tree
+from unnoticed.topology.roles import Roles
+from unnoticed.topology.segments import Segments, find_segments
+from unnoticed.topology.shapes import make_topo
+from unnoticed.topology.spec import FabricSpec
+from unnoticed.topology.wiring import Wiring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What is to be built. `clients`: those that draw load; `stp`: whether the switches run a spanning tree."""
+
+    topo: Topo
+    wiring: Wiring
+    segments: Segments
+    clients: tuple[str, ...]
+    changes: tuple[LinkChange, ...]  # of links, by the topology and then by the plan
+    stp: bool
+    addresses: Mapping[str, tuple[Address, ...]]  # of hosts one, of routers one for each of their segments
+    guest: Address
+
+
+def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
+    """The fabric that is asked for. Raises PlanError with a sentence for each mistake."""
+    name = f"the topology {spec.shape}" if topo is None else type(topo).__name__
+    topo = topo or make_topo(spec.shape, clients=spec.clients or 1)
+    wiring = fit(topo, spec.roles, topology=name)
+    segments = find_segments(wiring, source=spec.roles.source, destination=spec.roles.destination)
+    clients = spec.roles.clients(wiring.hosts)
+    if spec.clients is not None and spec.clients > len(clients):
+        raise PlanError(
+            f"clients.count: {name} has {len(clients)} hosts that can be clients, fewer than {spec.clients}."
+        )
+    changes = (*link_changes(topo, queue_ns=spec.queue_ns), *spec.links)
+    directions(wiring.links, base=spec.direction, changes=changes, kinds=wiring.kinds(spec.roles))
+    return Design(
+        addresses=_addresses(wiring, segments, spec.roles),
+        guest=addresses.GUEST,
+        topo=topo,
+        wiring=wiring,
+        segments=segments,
+        clients=tuple(clients[: spec.clients]),
+        changes=changes,
+        stp=_has_tree(spec, topo, wiring),
+    )
+
+
+def _addresses(wiring: Wiring, segments: Segments, roles: Roles) -> dict[str, tuple[Address, ...]]:
+    given = {
+        roles.source: (addresses.SOURCE,),
+        roles.destination: (addresses.DESTINATION,),
+        roles.control_name: (addresses.control(segments.of[roles.control_name]),),
+    }
+    clients = enumerate(roles.clients(wiring.hosts), start=1)
+    given |= {name: (addresses.client(number, segments.of[name]),) for number, name in clients}
+    return given | {
+        name: tuple(addresses.router(number, segment) for segment in segments.of_router(name))
+        for number, name in enumerate(wiring.routers, start=1)
+    }
+
+
+def _has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:
+    asked = spec.switching.stp
+    if asked is False and wiring.loop:
+        way = " - ".join((*wiring.loop, wiring.loop[0]))
+        raise PlanError(
+            f"fabric.switch.stp: without a spanning tree a broadcast would go round and round over {way}; leave it out."
+        )
+    return bool(wiring.loop) or wants_tree(topo) if asked is None else asked

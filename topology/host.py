@@ -1,0 +1,87 @@
+"""What is set up inside the namespace of a host, a guest or a router: its interfaces, addresses, routes, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unnoticed.errors import FabricError
+from unnoticed.topology.addresses import PREFIX_LENGTH, Address
+from unnoticed.topology.bridge import bridge_lines, check_bridge, prepare_bridging
+from unnoticed.topology.firewall import TABLE, counted, firewall_differences, firewall_lines
+from unnoticed.topology.namespaces import json_documents, run_batch, set_sysctl
+from unnoticed.topology.nft import read_table, run_nft
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSetup:
+    """One host, guest or router, as it is to be."""
+
+    name: str
+    interfaces: Sequence[str]  # the ends of its links
+    addresses: Mapping[str, Address]  # by interface
+    routes: Mapping[str, str] = field(default_factory=dict)  # the next router's IPv4 address, by subnet
+    neighbours: Sequence[Address] = ()  # known for good
+    bridge: Mapping[str, int] | None = None  # the options of a bridge over all interfaces, which then has the address
+    forwards: bool = False
+    protected: Sequence[str] | None = None  # a firewall's interfaces to what is behind it
+
+    def lines(self) -> list[str]:
+        """Lines for `ip -batch` that make it so."""
+        lines = ["link set dev lo up"]
+        if self.bridge is None:
+            lines += [f"link set dev {interface} up" for interface in self.interfaces]
+        else:
+            [address] = self.addresses.values()
+            lines += bridge_lines(mac=address.mac, ports=self.interfaces, options=self.bridge)
+        for interface, address in self.addresses.items():
+            lines.append(f"address add {address.ipv4}/{PREFIX_LENGTH} broadcast + dev {interface}")
+        lines += [f"route add {subnet} via {router}" for subnet, router in self.routes.items()]
+        [interface, *_] = self.addresses
+        return lines + [
+            f"neighbour add {other.ipv4} lladdr {other.mac} nud permanent dev {interface}" for other in self.neighbours
+        ]
+
+    def set_up(self) -> None:
+        """Make it so, in the namespace of the calling thread, and read it back. Raises FabricError."""
+        if self.bridge is not None:
+            prepare_bridging()
+        if self.forwards:
+            set_sysctl("net/ipv4/ip_forward", "1")
+            set_sysctl("net/ipv4/conf/all/send_redirects", "0")
+        if self.protected is not None:
+            run_nft(firewall_lines(self.protected))
+            self._check("firewall", firewall_differences(self.protected, read_table("inet", TABLE)))
+        shown = run_batch(["ip", "-d", "-j"], [*self.lines(), "address show", "route show"])
+        *_, links, routes = json_documents(shown)
+        if self.bridge is not None:
+            check_bridge(links, where=self.name, ports=self.interfaces, options=self.bridge)
+        self._check("network", [*self._address_differences(links), *self._route_differences(routes)])
+
+    def _address_differences(self, links: Sequence[dict[str, Any]]) -> list[str]:
+        found = {
+            link["ifname"]: (
+                link["address"], [(each["local"], each["prefixlen"]) for each in link["addr_info"]]
+            )
+            for link in links
+        }  # fmt: skip
+        asked = {name: (each.mac, [(each.ipv4, PREFIX_LENGTH)]) for name, each in self.addresses.items()}
+        return [
+            f"{name} has {found.get(name)} instead of {value}"
+            for name, value in asked.items()
+            if found.get(name) != value
+        ]
+
+    def _route_differences(self, routes: Sequence[dict[str, Any]]) -> list[str]:
+        found = {route["dst"]: route["gateway"] for route in routes if "gateway" in route}
+        return [] if found == self.routes else [f"the routes are {found} instead of {dict(self.routes)}"]
+
+    def _check(self, what: str, wrong: Sequence[str]) -> None:
+        if wrong:
+            raise FabricError(f"The {what} of {self.name} is not what was asked for: {'; '.join(wrong)}.")
+
+
+def firewall_counters() -> dict[str, int]:
+    """What a firewall refused so far, in the calling thread's namespace, by counter."""
+    return counted(read_table("inet", TABLE))
