@@ -110,8 +110,11 @@ class RunProgress:
         return f"; about {_duration(self._spent_s / self._timed * left)} left" if left > 0 else ""
 
 
+_BESIDE_THE_NAME = 62  # columns of the live line: phase, bar, 99/99, time, time left
+
+
 class LiveProgress(RunProgress):
-    """Follows a run in one live line: a bar, the trial, its phase, the time left, and the last result."""
+    """Follows a run in one live line: the trial, its phase, a bar, the time left. What came of a trial stands above."""
 
     def __init__(self, *, stream: TextIO | None = None) -> None:
         super().__init__(stream=stream)
@@ -120,11 +123,11 @@ class LiveProgress(RunProgress):
 
         self._progress: Progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
-            TextColumn("[dim]{task.fields[last]}"),
             console=Console(file=cast(IO[str], self._stream), stderr=stream is None),
             transient=True,
         )
@@ -133,12 +136,14 @@ class LiveProgress(RunProgress):
 
     def run_begins(self, *, total: int, done: int) -> None:
         super().run_begins(total=total, done=done)
-        self._task = self._progress.add_task("", total=total, completed=done, left="", last="")
+        self._task = self._progress.add_task("", total=total, completed=done, phase="", left="")
         self._progress.start()
 
     def phase(self, name: str) -> None:
         if self._trial is not None:
-            self._show(description=f"{_escaped(self._trial.case or self._trial.id)}: {name}")
+            room = max(8, self._progress.console.width - _BESIDE_THE_NAME)
+            who = self._trial.case or self._trial.id
+            self._show(description=_escaped(who if len(who) <= room else who[: room - 1] + "…"), phase=name)
 
     def note(self, sentence: str) -> None:
         self._progress.console.print(sentence, markup=False, highlight=False)
@@ -151,7 +156,8 @@ class LiveProgress(RunProgress):
         self.phase("begins")
 
     def _end(self, line: str) -> None:
-        self._show(completed=self._done, left=self._remaining().lstrip("; "), last=_escaped(line.partition(": ")[2]))
+        self.note(line.removesuffix(self._remaining()))
+        self._show(completed=self._done, left=self._remaining().lstrip("; "))
 
     def _show(self, **fields: Any) -> None:
         if self._task is not None:
@@ -180,8 +186,18 @@ def result_words(row: Mapping[str, Any]) -> str:
             words.append(text.format(least + (f"{value / 1e6:.3g}" if value < 1e9 else f"{value / 1e6:.0f}")))
     repeated = _number(row.get("retransmits"))
     if repeated is not None:
-        words.append(f"{repeated:.0f} retransmit{'' if repeated == 1 else 's'}")
+        words.append(_repeated_words(repeated, row))
     return ", ".join(words)
+
+
+def _repeated_words(repeated: float, row: Mapping[str, Any]) -> str:
+    """How many segments were sent again, how many of them because of the cutover, and how many at most by one flow."""
+    said = f"{repeated:.0f} segment{'' if repeated == 1 else 's'} sent again" if repeated else "no segment sent again"
+    because, worst = (_number(row.get(name)) for name in ("cutover_retransmits", "worst_flow_cutover_retransmits"))
+    if not repeated or because is None:
+        return said
+    most = f", at most {worst:.0f} by a flow" if because and worst is not None else ""
+    return f"{said} ({f'{because:.0f}' if because else 'none'} because of the cutover{most})"
 
 
 def _number(value: Any) -> float | None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unnoticed.errors import PlanError, RecordError
 from unnoticed.experiments.planning.document import Document
 from unnoticed.experiments.planning.plan import Plan, trials
+from unnoticed.experiments.planning.problems import dotted
+from unnoticed.experiments.planning.toml_lines import Path as Keys
 
 if TYPE_CHECKING:
     from unnoticed.results.run import Run
     from unnoticed.results.store import RunFolder
 
 RUNS = Path("results/runs")
+_ABSENT = "not given"
 _BEGUN = ("plan.toml", "environment.json", "run.json")  # in a folder with no more than these no trial has begun
 
 
@@ -63,8 +67,7 @@ def folder_to_resume(plan: Plan, *, out: Path | None, runs: Path = RUNS) -> Path
     differing = _differing(before, plan.document)
     if differing:
         raise PlanError(
-            f"--resume: {out} was begun with another plan: {', '.join(differing)} "
-            f"{'differs' if len(differing) == 1 else 'differ'}; "
+            f"--resume: {out} was begun with another plan: {'; '.join(differing)}; "
             f"run {out / 'plan.toml'} with --resume --out {out}, or begin a new run."
         )
     return out
@@ -121,5 +124,24 @@ def begin(folder: Path, plan: Plan, environment: Document) -> RunFolder:
     return store
 
 
-def _differing(one: Document, other: Document) -> list[str]:
-    return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
+def _differing(before: Document, now: Document) -> list[str]:
+    """Each key in which two plans differ, with what it was and is."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{dotted(path)} was {old.get(path, _ABSENT)} and is {new.get(path, _ABSENT)} here"
+        for path in dict.fromkeys([*old, *new])
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _leaves(value: Any, path: Keys = ()) -> Iterator[tuple[Keys, str]]:
+    """Every value of a plan, as text, by its path; a list of plain values is one."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, list) and value and all(isinstance(inner, dict) for inner in value):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, number))
+    else:
+        values = value if isinstance(value, list) else [value]
+        yield path, ", ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in values)

@@ -14,6 +14,7 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
+from unnoticed.errors import PlanError
 from unnoticed.results import environment, metrics
 from unnoticed.results.cells import Cell, cells
 from unnoticed.results.environment import Difference
@@ -158,7 +159,10 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, *, compared: Sequence[str] = COMPARED) -> Comparison:
-    """Compare two run folders. Raises RecordError where one of them is not a run's, or damaged."""
+    """Compare two run folders.
+
+    Raises RecordError where one of them is not a run's, or damaged, and PlanError where they have no setting in common.
+    """
     folders = RunFolder(first), RunFolder(second)
     (run_a, run_b), (tables_a, tables_b) = [folder.run() for folder in folders], [folder.load() for folder in folders]
     cells_a = {cell.key: cell for cell in cells(tables_a.trials, run_a.cases)}
@@ -170,7 +174,13 @@ def compare(first: Path, second: Path, *, compared: Sequence[str] = COMPARED) ->
         for name in compared
         if (metric := metrics.find(name)) is not None
     ]
-    names = (first.name, second.name) if first.name != second.name else (f"{first}", f"{second}")
+    names = names_of(first, second)
+    if not cells_a.keys() & cells_b.keys():
+        have = (
+            f"{name} has {_listed([cell.label for cell in found.values()])}"
+            for name, found in zip(names, (cells_a, cells_b), strict=True)
+        )
+        raise PlanError(f"The two runs have no setting in common, so that nothing can be compared: {'; '.join(have)}.")
     return Comparison(
         first=names[0],
         second=names[1],
@@ -180,6 +190,22 @@ def compare(first: Path, second: Path, *, compared: Sequence[str] = COMPARED) ->
         only_first=tuple(cell.label for key, cell in cells_a.items() if key not in cells_b),
         only_second=tuple(cell.label for key, cell in cells_b.items() if key not in cells_a),
     )
+
+
+def names_of(first: Path, second: Path) -> tuple[str, str]:
+    """What to call two folders: as much of the ends of their paths as tells them apart."""
+    one, other = (path.resolve() for path in (first, second))
+    for parts in range(1, max(len(one.parts), len(other.parts))):
+        names = tuple("/".join(path.parts[-parts:]) for path in (one, other))
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return str(one), str(other)
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`one, another and a third`."""
+    *head, last = words
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 # What is asked of the results, and how often, changes no result.

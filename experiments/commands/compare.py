@@ -16,7 +16,8 @@ from unnoticed.experiments.cli import folder_argument
 def command(first: str, second: str, *, as_json: bool) -> None:
     """Two runs side by side: each metric in both, the difference, and its confidence interval.
 
-    Says where the two machines, or the plans, were not the same.
+    Says where the two machines, or the plans, were not the same. Settings that only one of the runs has are named;
+    the exit code is 2 where they have none in common.
     """
     folders = folder_argument(first), folder_argument(second)
     from unnoticed.results.comparison import compare

@@ -6,7 +6,6 @@ Every mistake is found at once: each field alone (pydantic), fields against one 
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from unnoticed.experiments.planning.demands import BudgetTable, ClauseTable
 from unnoticed.experiments.planning.document import Document, toml_text
 from unnoticed.experiments.planning.draft import Draft
 from unnoticed.experiments.planning.grid import Setting, Trial, factor_names, ordered, settings_of
+from unnoticed.experiments.planning.problems import near_word
 from unnoticed.experiments.planning.toml_lines import locate
 
 
@@ -67,8 +67,8 @@ def find_plan(name_or_path: str) -> FilePath:
     stock = stock_plans()
     if name_or_path in stock:
         return stock[name_or_path]
-    near = difflib.get_close_matches(name_or_path, stock, n=1, cutoff=0.5)
-    hint = f'; did you mean "{near[0]}"?' if near else '; "unnoticed list" shows the stock experiments.'
+    near = near_word(name_or_path, stock)
+    hint = '; "unnoticed list" shows the stock experiments.' if near is None else f'; did you mean "{near}"?'
     what = "is a folder, not a plan" if path.is_dir() else "is neither a file nor a stock experiment"
     raise PlanError(f'"{name_or_path}" {what}{hint}')
 

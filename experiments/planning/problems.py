@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,13 +40,44 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+_LEAST_BEGINNING = 3  # letters: with fewer a word is the beginning of too much
+
+
+def near_word(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` misspells, or is the beginning of; None where it is more likely another word.
+
+    A misspelling begins with the right letter and is one slip away from what was meant (a letter too many, too few,
+    wrong, or exchanged with its neighbour), or two in words of more than five letters.
+    """
+    lower, choices = word.lower(), list(known)
+    begun = [choice for choice in choices if len(lower) >= _LEAST_BEGINNING and choice.startswith(lower)]
+    found = [
+        (slips, choice)
+        for choice in choices
+        if lower[:1] == choice[:1] and (slips := _slips(lower, choice)) <= (1 if len(lower) <= 5 else 2)
+    ]
+    return min(found)[1] if found else begun[0] if begun else None
+
+
+def _slips(word: str, other: str) -> int:
+    """The optimal string alignment distance: Levenshtein's, with exchanged neighbours for one (Damerau 1964)."""
+    above: list[int] = []
+    row = list(range(len(other) + 1))
+    for at, letter in enumerate(word):
+        older, above, row = above, row, [at + 1]
+        for place, wanted in enumerate(other):
+            least = min(above[place + 1] + 1, row[place] + 1, above[place] + (letter != wanted))
+            if at and place and letter == other[place - 1] and word[at - 1] == wanted:
+                least = min(least, older[place - 1] + 1)
+            row.append(least)
+    return row[-1]
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean "memory"?` or, where nothing is near, the words there are."""
     choices = list(known)
-    near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; known here: {', '.join(choices)}."
+    near = near_word(word, choices)
+    return f"; known here: {', '.join(choices)}." if near is None else f'; did you mean "{near}"?'
 
 
 def one_of(words: Iterable[str]) -> str:
@@ -69,9 +99,11 @@ def sentence_of(error: ErrorDetails, *, known: Iterable[str], dimension: Dimensi
             return "is missing; every plan must have it."
         case "literal_error":
             choices = [word for word in re.findall(r"'([^']*)'", context["expected"]) if word]
-            near = suggestion(value, choices) if isinstance(value, str) else ""
-            hint = near if near.startswith("; did") else "."
-            return f"{shown(value)} is none of {one_of(choices)}{hint}"
+            if not isinstance(value, str):
+                return f"{shown(value)} is none of {one_of(choices)}."
+            if near_word(value, choices) is None:
+                return f"{shown(value)} is not supported; write {one_of(choices)}."
+            return f"{shown(value)} is none of {one_of(choices)}{suggestion(value, choices)}"
         case "string_type":
             return f"{shown(value)} is not text; write it in quotes."
         case "string_too_short":

@@ -154,7 +154,7 @@ def _wrong_unit(text: str, number: str, unit: str, dimension: Dimension) -> str:
         also = ""
         if dimension in (SIZE, BYTE_RATE) and lower.startswith(("kb", "mb", "gb")):
             also = f" (1 {right[lower].split('/', maxsplit=1)[0]} is {_of_two(right[lower])} bytes)"
-        return f'the unit of "{text}" is not exact; write "{number} {right[lower]}"{also}.'
+        return f'"{unit}" in "{text}" is not a unit here; write "{number} {right[lower]}"{also}.'
     for other in DIMENSIONS:
         if lower in other.misspelt and lower not in ("k", "m", "g"):
             return f'"{text}" looks like {other.name}, not {dimension.name}; write it like "{dimension.example}".'

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from unnoticed.experiments.planning.problems import one_of, shown, suggestion
+from unnoticed.experiments.planning.problems import near_word, one_of, shown, suggestion
 from unnoticed.experiments.planning.quantities import (
     BIT_RATE,
     BYTE_RATE,
@@ -107,8 +107,9 @@ def _read_shape(value: Any, info: ValidationInfo) -> Any:
         return value
     where, _, name = value.rpartition(":")
     if not where or not name.isidentifier():
-        near = suggestion(value, STOCK_SHAPES) if ":" not in value else "; did you forget the class's name?"
-        hint = near if near.startswith("; did") else "."
+        near = near_word(value, STOCK_SHAPES)
+        hint = "." if near is None else suggestion(value, STOCK_SHAPES)
+        hint = hint if ":" not in value else "; did you forget the class's name?"
         sentence = (
             f"{shown(value)} is not a shape: write {one_of(STOCK_SHAPES)}, or name a Mininet topology of your own, "
             f'as in "file.py:MyTopo" or "module:MyTopo"{hint}'

@@ -84,7 +84,7 @@ def _draw(cells: Sequence[Cell]) -> Figure:
 
 def _timeout(axes: Axes, timeout_ns: float) -> None:
     axes.axvline(timeout_ns / 1e6, color=INK, lw=1.0, ls=(0, (4, 3)))
-    above(axes, timeout_ns / 1e6, f"smallest TCP timeout, {format_ns(timeout_ns)}", rise=6, color=INK)
+    above(axes, timeout_ns / 1e6, f"smallest TCP timeout measured, {format_ns(timeout_ns)}", rise=6, color=INK)
 
 
 def _lane(axes: Axes, cell: Cell, column: str, look: tuple[str, str, str], height: float) -> None:

@@ -82,7 +82,7 @@ def test_a_plan_with_five_mistakes_prints_five_lines_and_exits_2(call, tmp_path)
         f"{plan}:1: question: is missing; every plan must have it.",
         f"{plan}:1: repeats: 0 is out of range: it must be at least 1.",
         f'{plan}:3: guest.memroy: there is no key "memroy" here; did you mean "memory"?',
-        f'{plan}:4: guest.memory: the unit of "5M" is not exact; write "5 MiB".',
+        f'{plan}:4: guest.memory: "M" in "5M" is not a unit here; write "5 MiB".',
         f'{plan}:6: clients.count: "2" is not a whole number (write it without quotes).',
     ]
 
@@ -179,6 +179,24 @@ def test_two_runs_are_compared_side_by_side(call, small_plan_file, tmp_path):
     assert "after" in heads
     assert any(line.startswith("announced") and "blackout" in line for line in result.stdout.splitlines())
     assert not result.stdout.endswith("\n\n")
+
+
+def test_runs_with_nothing_in_common_are_refused_in_one_sentence(call, small_plan_file, tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert call("run", small_plan_file, "--bench", "fake", "--out", before, "--repeats", 1).exit_code == 0
+    small_plan_file.write_text(
+        small_plan_file.read_text().replace('"announced"', '"said"').replace('"silent"', '"mute"')
+    )
+    assert call("run", small_plan_file, "--bench", "fake", "--out", after, "--repeats", 1).exit_code == 0
+    result = call("compare", before, after)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        (
+            "The two runs have no setting in common, so that nothing can be compared: before has announced and silent; "
+            "after has said and mute."
+        )
+    ]
 
 
 def test_a_comparison_in_json_is_one_document(call, small_plan_file, tmp_path):

@@ -77,7 +77,7 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         bad.replace("count = 2", 'count = "2"').replace("tcp-timeout", "tcp-timout").replace("blackout_ns", "blackout")
     )
     assert problems_of(write(bad)) == [
-        '5: fabric.link.rate: the unit of "1 Gbps" is not exact; write "1 Gbit/s".',
+        '5: fabric.link.rate: "Gbps" in "1 Gbps" is not a unit here; write "1 Gbit/s".',
         '7: guest.memroy: there is no key "memroy" here; did you mean "memory"?',
         '11: clients.count: "2" is not a whole number (write it without quotes).',
         (
@@ -216,7 +216,11 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
             "migration.anounce",
             '20: [[case]] "silent" migration.anounce: there is no key "anounce" here; did you mean "announce"?',
         ),
-        ('"none"', '"loudly"', '20: [[case]] "silent" migration.announce: "loudly" is none of "garp" or "none".'),
+        (
+            '"none"',
+            '"loudly"',
+            '20: [[case]] "silent" migration.announce: "loudly" is not supported; write "garp" or "none".',
+        ),
         (
             'at_most = "200 ms"',
             "at_most = 200",
@@ -296,7 +300,7 @@ def test_a_list_on_the_command_line_is_a_factor(write):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("guest.memory=5M", '--set guest.memory: the unit of "5M" is not exact; write "5 MiB".'),
+        ("guest.memory=5M", '--set guest.memory: "M" in "5M" is not a unit here; write "5 MiB".'),
         ("gest.memory=5", '--set gest.memory: there is no key "gest" in a plan; did you mean "guest"?'),
         ("guest.memroy=5", '--set guest.memroy: there is no key "memroy" here; did you mean "memory"?'),
         ("memory", '--set memory: write it as key=value, like --set guest.memory="512 MiB".'),

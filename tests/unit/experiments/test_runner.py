@@ -183,8 +183,24 @@ def test_resume_finds_the_newest_run_of_the_plan(small_plan, tmp_path):
 def test_resume_refuses_another_plan_and_names_what_differs(small_plan, small_plan_file, tmp_path):
     begin(tmp_path / "run", small_plan, {})
     other = load_plan(small_plan_file, overrides=["guest.memory=64 MiB"], repeats=5)
-    with pytest.raises(PlanError, match="was begun with another plan: repeats, guest differ"):
+    with pytest.raises(PlanError) as refusal:
         folder_to_resume(other, out=tmp_path / "run")
+    said = "was begun with another plan: repeats was 2 and is 5 here; guest.memory was 32 MiB and is 64 MiB here; run "
+    assert said in str(refusal.value)
+    more = load_plan(small_plan_file, overrides=["migration.policy=threshold", "migration.threshold=1 MiB"])
+    with pytest.raises(PlanError, match=r"migration.threshold was not given and is 1 MiB here"):
+        folder_to_resume(more, out=tmp_path / "run")
+
+
+def test_resume_names_the_case_and_the_clause_that_differ(small_plan, small_plan_file, tmp_path):
+    begin(tmp_path / "run", small_plan, {})
+    text = small_plan_file.read_text().replace('migration.announce = "none"', 'guest.dirty_rate = "2 MiB/s"')
+    small_plan_file.write_text(text.replace('at_most = "1 s"', 'at_most = "2 s"'))
+    with pytest.raises(PlanError) as refusal:
+        folder_to_resume(load_plan(small_plan_file), out=tmp_path / "run")
+    assert "[[case]] 2 migration.announce was none and is not given here" in str(refusal.value)
+    assert "[[case]] 2 guest.dirty_rate was not given and is 2 MiB/s here" in str(refusal.value)
+    assert "[[budget]] 1 at_most was 1 s and is 2 s here" in str(refusal.value)
 
 
 def test_resume_without_a_run_says_so(small_plan, tmp_path):

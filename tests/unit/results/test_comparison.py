@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from unnoticed.results.comparison import Change, compare, fisher_p
+from unnoticed.errors import PlanError
+from unnoticed.results.comparison import Change, compare, fisher_p, names_of
 from unnoticed.results.store import RunFolder
 
 MS = 1_000_000
@@ -67,6 +68,29 @@ def test_settings_of_only_one_run_are_said(synthetic, synthetic_folder, tmp_path
     assert found.only_second == ()
     assert any(warning.startswith("Only in synthetic: no announcement") for warning in found.warnings)
     assert _row(found, "the claim", "blackout_ns").change is Change.UNKNOWN  # one trial has no interval
+
+
+def test_runs_are_named_by_as_much_of_their_paths_as_tells_them_apart(tmp_path):
+    before, after, old = (tmp_path / name for name in ("before", "after", "old/after"))
+    assert names_of(before, after) == ("before", "after")
+    assert names_of(after, old) == (f"{tmp_path.name}/after", "old/after")
+    assert names_of(after, after) == (str(after), str(after))
+    assert names_of(tmp_path / "x" / ".." / "after", before) == ("after", "before")
+
+
+def test_runs_without_a_common_setting_cannot_be_compared(synthetic, synthetic_folder, tmp_path):
+    folder = RunFolder(tmp_path / "other")
+    folder.write_run(synthetic.run())
+    folder.write_plan(synthetic_folder.plan())
+    folder.write_environment({})
+    tables = replace(synthetic, rate_hz=20).trial("the claim", 0)
+    folder.write_trial("00-000", tables | {"trials": tables["trials"].assign(case="another")})
+    with pytest.raises(PlanError) as refusal:
+        compare(synthetic_folder.path, folder.path)
+    assert str(refusal.value) == (
+        "The two runs have no setting in common, so that nothing can be compared: synthetic has the claim, "
+        "no announcement, stop-and-copy and dirty rate above the link; other has another."
+    )
 
 
 def test_the_text_is_a_table_with_the_warnings_first(comparison):

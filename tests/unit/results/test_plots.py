@@ -97,7 +97,7 @@ def test_every_trial_is_a_dot(draw, tables):
     dots = len(re.findall(r"<use ", svg.split('id="distribution-matplotlib.axis')[0])) + svg.count("<use ")
     measured = int(tables.trials[["blackout_ns", "perceived_ns"]].notna().sum().sum())
     assert dots >= measured
-    assert "smallest TCP timeout, 204 ms" in _texts(svg)
+    assert "smallest TCP timeout measured, 204 ms" in _texts(svg)
 
 
 def test_rounds_that_do_not_shrink_are_said(draw):
