@@ -216,14 +216,17 @@ def _below_resolution(trials: pd.DataFrame, resolution_ns: int | None) -> list[A
 
 
 def _few_repeats(cells: Sequence[Cell]) -> list[Alert]:
-    fewest = min((len(cell.trials) for cell in cells), default=ENOUGH_REPEATS)
+    fewest = min((len(cell.counted) for cell in cells), default=ENOUGH_REPEATS)
     if fewest >= ENOUGH_REPEATS:
         return []
-    count = "1 trial" if fewest == 1 else f"{fewest} trials"
-    headline = (
-        f"Only {count} of a setting: intervals are narrower than they should be. "
-        f"Run at least {ENOUGH_REPEATS} repeats before quoting a figure."
-    )
+    match fewest:
+        case 0:
+            said = "A setting has no trial that counts: it has no figures."
+        case 1:
+            said = "Only 1 trial of a setting: no interval can be given for it."
+        case _:
+            said = f"Only {fewest} trials of a setting: intervals are narrower than they should be."
+    headline = f"{said} Run at least {ENOUGH_REPEATS} repeats before quoting a figure."
     return [Alert(severity=Severity.WARNING, headline=headline)]
 
 

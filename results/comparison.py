@@ -104,10 +104,9 @@ class Comparison:
             )
         fewest = min((each.n for row in self.rows for each in (row.first, row.second) if each), default=0)
         if self.rows and fewest < ENOUGH_REPEATS:
-            said.append(
-                f"As few as {fewest} trials of a setting: intervals are narrower than they should be; "
-                f"{ENOUGH_REPEATS} repeats are enough."
-            )
+            few = f"As few as {fewest} trials of a setting: intervals are narrower than they should be"
+            one = "Only 1 trial of a setting: no interval can be given for it"
+            said.append(f"{one if fewest == 1 else few}; {ENOUGH_REPEATS} repeats are enough.")
         for name, settings in ((self.first, self.only_first), (self.second, self.only_second)):
             if settings:
                 said.append(f"Only in {name}: {', '.join(settings)}.")

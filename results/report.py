@@ -54,6 +54,14 @@ class Example:
         """Whether the machine stalled in its cutover: then it did in that of every trial of its setting."""
         return bool(disturbed(self.tables.trials).any())
 
+    @property
+    def words(self) -> str:
+        """What this trial is among those of its setting."""
+        count = len(self.cell.trials) if self.is_disturbed else len(self.cell.counted)
+        if count > 1:
+            return "a typical one"
+        return "the only one" if len(self.cell.trials) == 1 else "the only one that counts"
+
     @cached_property
     def timeline(self) -> Markup:
         return Markup(timeline.draw(self.tables, name=f"timeline{self.number}"))
@@ -125,6 +133,14 @@ class Report:
         trials, settings = len(self.tables.trials), len(self.cells)
         said = f"{trials} {'trial' if trials == 1 else 'trials'}"
         return said + (f" of {settings} settings" if settings > 1 else "")
+
+    @cached_property
+    def tried(self) -> str:
+        """How often, e.g. `each was tried 5 times`."""
+        often = sorted({len(cell.trials) for cell in self.cells})
+        if often == [1]:
+            return "each was tried once"
+        return f"each was tried {' to '.join(str(count) for count in dict.fromkeys((often[0], often[-1])))} times"
 
     version = unnoticed.__version__
     confidence = f"{CONFIDENCE:.0%}".replace("%", " %")

@@ -31,6 +31,26 @@ def test_a_clean_run_of_few_repeats_has_that_one_warning(synthetic, tables):
     assert "Only 5 trials of a setting" in alert.headline
 
 
+def test_a_setting_with_a_single_trial_is_said_to_have_no_interval(synthetic, tables):
+    once = tables.trials[tables.trials["repeat"] == 0]
+    run = replace(synthetic.run(), planned=tuple(once["trial_id"]))
+    (alert,) = _find(run, replace(tables, trials=once))
+    assert alert.headline.startswith("Only 1 trial of a setting: no interval can be given for it. Run at least 20")
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "said"),
+    [
+        (("00-001", "00-003"), "Only 3 trials of a setting: intervals are narrower than they should be."),
+        (tuple(f"00-{repeat:03}" for repeat in range(5)), "A setting has no trial that counts: it has no figures."),
+    ],
+)
+def test_trials_that_do_not_count_are_no_repeats(synthetic, tables, disturbed, said):
+    trials = tables.trials.assign(disturbed=tables.trials["trial_id"].isin(disturbed))
+    headlines = [alert.headline for alert in _find(synthetic.run(), replace(tables, trials=trials))]
+    assert any(headline.startswith(said) for headline in headlines)
+
+
 @pytest.mark.parametrize(
     ("values", "headline", "detail"),
     [

@@ -68,6 +68,7 @@ def test_settings_of_only_one_run_are_said(synthetic, synthetic_folder, tmp_path
     assert found.only_second == ()
     assert any(warning.startswith("Only in synthetic: no announcement") for warning in found.warnings)
     assert _row(found, "the claim", "blackout_ns").change is Change.UNKNOWN  # one trial has no interval
+    assert "Only 1 trial of a setting: no interval can be given for it; 20 repeats are enough." in found.warnings
 
 
 def test_runs_are_named_by_as_much_of_their_paths_as_tells_them_apart(tmp_path):

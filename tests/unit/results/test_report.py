@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import jinja2
@@ -175,6 +176,30 @@ def test_quiet_connections_are_left_out_of_the_page_but_not_those_with_a_retrans
     assert kinds.count(("connect", "guest")) == 1
     assert ("connect", "client") not in kinds
     assert kinds.count(("request", "client")) == 1
+
+
+@pytest.mark.parametrize(
+    ("repeats", "said"),
+    [([0], "each was tried once"), ([0, 1, 2], "each was tried 3 times"), ("uneven", "each was tried 1 to 5 times")],
+)
+def test_the_report_says_how_often_each_setting_was_tried(synthetic_folder, repeats, said):
+    report = Report(synthetic_folder)
+    trials = report.tables.trials
+    uneven = (trials["repeat"] == 0) | (trials["case"] == "the claim")
+    kept = uneven if repeats == "uneven" else trials["repeat"].isin(repeats)
+    report.tables = replace(report.tables, trials=trials[kept])
+    assert report.tried == said
+    other = next(example for example in report.examples if example.cell.case != "the claim")
+    assert other.words == ("a typical one" if said.endswith("tried 3 times") else "the only one")
+
+
+def test_of_a_setting_with_one_trial_that_counts_that_one_is_shown_and_said_to_be_it(synthetic_folder):
+    report = Report(synthetic_folder)
+    others = [f"00-{repeat:03}" for repeat in range(4)]
+    trials = report.tables.trials
+    report.tables = replace(report.tables, trials=trials.assign(disturbed=trials["trial_id"].isin(others)))
+    assert report.example.trial_id == "00-004"
+    assert report.example.words == "the only one that counts"
 
 
 def test_numbers_do_not_part_from_their_units():
