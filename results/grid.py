@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -24,12 +24,13 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """`note` says what was left out, if anything."""
+    """`note` says what was left out, if anything; `hints` explain texts of cells."""
 
     caption: str
     heads: tuple[Head, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    hints: Mapping[str, str] = field(default_factory=dict)
 
 
 def text(title: str, hint: str = "") -> Head:

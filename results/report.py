@@ -18,7 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 import unnoticed
-from unnoticed.results import alerts, grid, metrics, summaries, verdicts
+from unnoticed.results import alerts, glossary, grid, metrics, summaries, verdicts
 from unnoticed.results.alerts import Alert, Severity
 from unnoticed.results.cells import Cell, cells, counted, disturbed
 from unnoticed.results.environment import flatten
@@ -263,6 +263,15 @@ class Report:
     def steps(self) -> Grid:
         assert self.example is not None
         return summaries.steps(self.example.tables.steps, self.example.cell, self.tables.steps)
+
+    @cached_property
+    def step_words(self) -> list[tuple[str, str]]:
+        """The steps that occur in this run, each with what it does."""
+        present = set(self.tables.steps["step"])
+        return [(name, text) for name, text in glossary.STEPS.items() if name in present]
+
+    estimator_words = tuple(glossary.ESTIMATORS.items())
+    retransmission_words = tuple(glossary.RETRANSMISSIONS.items())
 
     @cached_property
     def example_clients(self) -> Grid:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unnoticed.results import grid, metrics
+from unnoticed.results import glossary, grid, metrics
 from unnoticed.results.cells import Cell
 from unnoticed.results.frames import records
 from unnoticed.results.grid import Grid
@@ -179,7 +179,7 @@ def steps(typical: pd.DataFrame, cell: Cell, every: pd.DataFrame) -> Grid:
     count = mine["trial_id"].nunique()
     note = f"Over {count} {'trial' if count == 1 else 'trials'} of this setting"
     note += f", without {cell.left_out} that the machine disturbed." if cell.left_out else "."
-    return Grid(caption="Steps of the cutover, ms", heads=heads, rows=tuple(rows), note=note)
+    return Grid(caption="Steps of the cutover, ms", heads=heads, rows=tuple(rows), note=note, hints=glossary.STEPS)
 
 
 def clients(outages: pd.DataFrame) -> Grid:
@@ -190,12 +190,12 @@ def clients(outages: pd.DataFrame) -> Grid:
     ]
     heads = (
         grid.text("client"),
-        grid.text("estimator"),
+        grid.text("estimator", "time-stamp is the one quoted as perceived downtime"),
         grid.number("outage"),
-        grid.number("at least"),
-        grid.number("at most"),
+        grid.number("at least", "the outage was no shorter"),
+        grid.number("at most", "the outage was no longer"),
     )
-    return Grid(caption="What each client felt, ms", heads=heads, rows=tuple(rows))
+    return Grid(caption="What each client felt, ms", heads=heads, rows=tuple(rows), hints=glossary.ESTIMATORS)
 
 
 def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:

@@ -5,6 +5,7 @@ from unnoticed.experiments.analysis.downtime import Downtime, as_of
 from unnoticed.experiments.analysis.flows import analyse_flows
 from unnoticed.probes.samples import Samples, samples
 from unnoticed.probes.stalls import Interval
+from unnoticed.results import glossary
 
 MS, S = 1_000_000, 10**9
 
@@ -49,6 +50,7 @@ def test_each_estimator_has_a_row_for_each_client(records):
     table = of(records("clients.count=2", "clients.connect.rate=100 Hz").raw()).outages_table()
     names = ["time-stamp", "lost-frames", "answer-gap", "request-latency", "new-connection"]
     assert table.groupby("client")["estimator"].apply(list).to_dict() == {"c1": names, "c2": names}
+    assert set(names) == set(glossary.ESTIMATORS)
     assert (table["low_ns"] <= table["outage_ns"]).all()
     assert (table["outage_ns"] <= table["high_ns"]).all()
 

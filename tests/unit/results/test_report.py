@@ -114,6 +114,14 @@ def test_an_undefined_name_in_a_template_is_an_error():
         environment_of_templates().from_string("{{ report.colour }}").render(report=object())
 
 
+def test_steps_and_estimators_explain_themselves_where_they_stand(page):
+    assert re.search(r'<td class="t" title="A: the guest is told to stop[^"]*">pause</td>', page)
+    assert re.search(r'<td class="t" title="The longest outage, by when[^"]*">time-stamp</td>', page)
+    text = _plain(page)
+    assert "This is the one quoted as perceived downtime." in text
+    assert "It can be a little shorter" in text
+
+
 def test_failures_are_said_at_the_top_and_again_with_the_trial(small, tmp_path):
     failed = {"outcome": "failed", "reason": "the <destination> went away", "blackout_ns": None, "perceived_ns": None}
     folder = small.write(tmp_path / "run", changed={"00-001": failed, "01-000": {"integrity": False}})
