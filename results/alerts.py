@@ -191,7 +191,7 @@ def _disturbed(trials: pd.DataFrame) -> list[Alert]:
         *_alert(
             Severity.WARNING,
             disturbed,
-            "In {trials} this machine itself stalled during the cutover; such a trial counts in no verdict, median or sum.",
+            "In {trials} this machine itself stalled in the cutover; such a trial counts in no verdict, median or sum.",
             lines,
         ),
         *_alert(

@@ -26,6 +26,7 @@ GROUPS = {
     "users": "What users of TCP waited",
     "tool": "What real tools reported, run beside our probes",
 }
+_LEAST_GUESSED = 0.001  # of the time: less makes no difference to any method
 _FEW = 2  # as many different figures are named one by one
 
 
@@ -150,6 +151,16 @@ class Audit:
     sent_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     answered_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     guessed: float = 0.0
+
+    @property
+    def guess(self) -> str:
+        """How much of the record says nothing of other methods' probes; empty where that is next to nothing."""
+        if self.guessed < _LEAST_GUESSED:
+            return ""
+        return (
+            f"For {format_share(self.guessed)} of the time no probe of ours was sent within a millisecond: "
+            "there the fate of the others' is a guess."
+        )
 
     @property
     def summary(self) -> str:

@@ -117,8 +117,6 @@ def text(audit: Audit, *, width: int) -> str:
     console.print(table)
     for sentence in audit.absent:
         console.print(sentence, markup=False)
-    if audit.guessed:
-        console.print(
-            f"For {audit.guessed:.1%} of the time no probe of ours was near: the fate of others is a guess there."
-        )
+    if audit.guess:
+        console.print(audit.guess, markup=False)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"

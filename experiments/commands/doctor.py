@@ -31,11 +31,17 @@ def command(*, as_json: bool, seconds: float) -> None:
     """What this machine can do, what it lacks, what that costs, and how noisy it is.
 
     Each capability is tried, in throw-away processes and network namespaces; nothing on this machine is changed. The
-    exit code is 77 if something is missing that no run can do without.
+    exit code is 77 if something is missing that no run can do without, or if it is not root that asks.
     """
-    if os.geteuid() == 0:
-        with contextlib.suppress(MachineError):  # it is tried again, and reported, below
-            own_root.enter()
+    if os.geteuid() != 0:
+        if as_json:
+            click.echo(json.dumps(document([find(CAPABILITIES[0])], None), indent=1))
+        raise MachineError(
+            "Whether this machine can run experiments shows only to root: what is tried would be refused to user "
+            f"{os.geteuid()}; try: sudo unnoticed doctor"
+        )
+    with contextlib.suppress(MachineError):  # it is tried again, and reported, below
+        own_root.enter()
     found = [find(capability) for capability in CAPABILITIES]
     stalls = measure_stalls(duration_s=seconds)
     click.echo(json.dumps(document(found, stalls), indent=1) if as_json else text(found, stalls))
@@ -47,25 +53,32 @@ def command(*, as_json: bool, seconds: float) -> None:
         )
 
 
-def text(found: Sequence[Found], stalls: Stalls) -> str:
+def text(found: Sequence[Found], stalls: Stalls | None) -> str:
     """The answer for people."""
     width = max(len(entry.capability.name) for entry in found)
+    groups = (
+        ("Required", [entry for entry in found if entry.capability.required]),
+        ("Optional", [entry for entry in found if not entry.capability.required and entry.capability.is_used]),
+        ("Not used yet", [entry for entry in found if not entry.capability.is_used]),
+    )
     lines = []
-    for title, required in (("Required", True), ("Optional", False)):
+    for title, entries in groups:
         lines.append(f"{title}:")
-        for entry in found:
-            capability = entry.capability
-            if capability.required == required:
-                mark = "yes" if entry.works else "NO "
-                lines.append(f"  {mark}  {capability.name:<{width}}  for {capability.purpose}")
-                if entry.works:
-                    lines.append(f"       {'':<{width}}  tried: {entry.detail}")
-                else:
-                    lines.append(f"       {'':<{width}}  tried: {capability.probed}; but {entry.detail}")
-                    lines.append(f"       {'':<{width}}  without it: {capability.cost}")
-                    lines.append(f"       {'':<{width}}  to have it: {entry.remedy}")
+        for entry in entries:
+            lines += _lines(entry, width)
         lines.append("")
-    return "\n".join([*lines, *_noise_lines(stalls)])
+    return "\n".join([*lines, *([] if stalls is None else _noise_lines(stalls))])
+
+
+def _lines(entry: Found, width: int) -> list[str]:
+    capability, indent = entry.capability, f"       {'':<{width}}  "
+    lines = [f"  {'yes' if entry.works else 'NO '}  {capability.name:<{width}}  for {capability.purpose}"]
+    if entry.works:
+        return [*lines, f"{indent}tried: {entry.detail}"]
+    lines.append(f"{indent}tried: {capability.probed}; but {entry.detail}")
+    if capability.is_used:
+        lines += [f"{indent}without it: {capability.cost}", f"{indent}to have it: {entry.remedy}"]
+    return lines
 
 
 def _noise_lines(stalls: Stalls) -> list[str]:
@@ -82,7 +95,7 @@ def _noise_lines(stalls: Stalls) -> list[str]:
     return lines
 
 
-def document(found: Sequence[Found], stalls: Stalls) -> dict[str, Any]:
+def document(found: Sequence[Found], stalls: Stalls | None) -> dict[str, Any]:
     """The answer for programs."""
     return {
         "able": all(entry.works for entry in found if entry.capability.required),
@@ -91,6 +104,7 @@ def document(found: Sequence[Found], stalls: Stalls) -> dict[str, Any]:
                 "name": entry.capability.name,
                 "works": entry.works,
                 "required": entry.capability.required,
+                "used": entry.capability.is_used,
                 "purpose": entry.capability.purpose,
                 "probed": entry.capability.probed,
                 "detail": entry.detail,
@@ -99,5 +113,5 @@ def document(found: Sequence[Found], stalls: Stalls) -> dict[str, Any]:
             }
             for entry in found
         ],
-        "machine_noise": stalls.document(),
+        "machine_noise": None if stalls is None else stalls.document(),
     }

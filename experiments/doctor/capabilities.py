@@ -40,6 +40,7 @@ class Capability:
     probed: str
     attempt: Callable[[], str]
     required: bool = True
+    is_used: bool = True  # false: it is looked for, and nothing needs it so far
     cost: str = "nothing can be run"
     remedy: str = ""
     network: bool = True
@@ -65,7 +66,7 @@ def find(capability: Capability) -> Found:
     try:
         detail = in_child(capability.attempt, timeout_s=_TIMEOUT_S, network=capability.network)
     except (TrialError, MachineError) as error:
-        return Found(capability=capability, works=False, detail=str(error))
+        return Found(capability=capability, works=False, detail=str(error).removesuffix("."))
     return Found(capability=capability, works=True, detail=str(detail))
 
 
@@ -307,7 +308,7 @@ CAPABILITIES: tuple[Capability, ...] = (
                attempt=kernel.soft_dirty_page, probed="cleared the bits, wrote a page, read its bit",
                cost="nothing, where userfaultfd does it", remedy="run a kernel with CONFIG_MEM_SOFT_DIRTY"),
     Capability(name="Open vSwitch", purpose="switches that are not Linux bridges", attempt=_open_vswitch,
-               required=False,
+               required=False, is_used=False,
                probed="asked the kernel for its datapath", cost="switches are Linux bridges",
                remedy=f"{_APT} openvswitch-switch, on a kernel with openvswitch"),
     *(
@@ -316,7 +317,8 @@ CAPABILITIES: tuple[Capability, ...] = (
                    cost="it cannot be compared with our probes", remedy=f"{_APT} {tool.package}")
         for tool in TOOLS.values()
     ),
-    Capability(name="KVM", purpose="fast virtual machines as guests", attempt=_kvm, required=False, network=False,
-               probed="opened /dev/kvm and made a machine", cost="virtual machines are emulated in software",
+    Capability(name="KVM", purpose="fast virtual machines as guests", attempt=_kvm, required=False, is_used=False,
+               network=False, probed="opened /dev/kvm and made a machine",
+               cost="virtual machines are emulated in software",
                remedy="run on hardware, or with nested virtualisation"),
 )  # fmt: skip

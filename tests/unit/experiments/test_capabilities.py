@@ -1,5 +1,10 @@
+import re
+from dataclasses import replace
+
 import pytest
 
+from unnoticed.errors import MachineError
+from unnoticed.experiments.commands.doctor import text
 from unnoticed.experiments.doctor.capabilities import CAPABILITIES, PRIVILEGE, Found, find, shell
 from unnoticed.experiments.doctor.throwaway import TrialError
 
@@ -39,6 +44,23 @@ def test_every_capability_says_what_it_is_for_how_it_is_tried_and_what_to_do():
         assert entry.probed, entry.name
         assert entry.remedy, entry.name
         assert entry.required == (entry.cost == "nothing can be run"), entry.name
+
+
+def test_what_a_command_said_ends_without_a_full_stop_and_so_can_stand_in_a_sentence():
+    def attempt():
+        raise MachineError("/proc cannot be read (No such file).")
+
+    capability = replace(next(entry for entry in CAPABILITIES if entry.name == "memfd"), attempt=attempt)
+    assert find(capability).detail == "/proc cannot be read (No such file)"
+
+
+def test_what_nothing_uses_yet_is_listed_apart_and_without_a_remedy():
+    found = [Found(capability=capability, works=False, detail="no") for capability in CAPABILITIES]
+    said, _, unused = text(found, None).partition("Not used yet:\n")
+    assert "Open vSwitch" not in said
+    assert "KVM" not in said
+    assert re.findall(r"^  NO   (.*?)  +for ", unused, flags=re.MULTILINE) == ["Open vSwitch", "KVM"]
+    assert "to have it" not in unused
 
 
 def test_an_attempt_that_needs_no_privilege_works_for_anybody():

@@ -239,6 +239,7 @@ def test_doctor_exits_77_naming_what_is_missing_and_how_to_get_it(call, monkeypa
         return Found(capability=capability, works=works, detail="fine" if works else "mnexec is not installed")
 
     monkeypatch.setattr(doctor_command, "find", find)
+    monkeypatch.setattr("os.geteuid", lambda: 0)  # anybody else is told to be root, and no more
     result = call("doctor", "--seconds", "0.01")
     assert result.exit_code == 77
     assert "NO   mnexec" in result.stdout
@@ -256,6 +257,7 @@ def test_doctor_is_content_without_what_is_optional(call, monkeypatch):
         return Found(capability=capability, works=capability.required, detail="tried")
 
     monkeypatch.setattr(doctor_command, "find", find)
+    monkeypatch.setattr("os.geteuid", lambda: 0)  # anybody else is told to be root, and no more
     result = call("doctor", "--seconds", "0.01")
     assert result.exit_code == 0
     assert "without it: a process of ours keeps the delay of links, up to 1 Gbit/s" in result.stdout

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -54,6 +55,13 @@ def test_an_entry_tells_its_typical_figure_and_how_it_spreads(figures, typical, 
     one = entry(*figures)
     assert one.typical_ns == (None if typical is None else typical * MS)
     assert one.spread == spread
+
+
+@pytest.mark.parametrize(("guessed", "said"), [(0.0, ""), (0.0009, ""), (0.018, "For 1.8 % of the time ")])
+def test_what_had_to_be_guessed_is_said_unless_it_is_next_to_nothing(guessed, said):
+    sentence = replace(audit(entry(80)), guessed=guessed).guess
+    assert sentence.startswith(said)
+    assert bool(sentence) == bool(said)
 
 
 def test_the_error_is_the_figure_less_the_outage_and_the_worst_that_of_the_furthest_phase():
