@@ -20,6 +20,7 @@ from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.planning.plan import Plan
 from unnoticed.experiments.planning.settings import Settings
 from unnoticed.topology.fabric import Fabric, FabricSpec, check_design
+from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.runs import Run
 from unnoticed.topology.spec import is_own
@@ -34,7 +35,8 @@ def spec_for(settings: Settings) -> FabricSpec:
         shape=fabric.shape,
         clients=settings.clients.count if counted else None,
         roles=Roles(source=fabric.source, destination=fabric.destination, control=fabric.control),
-        switching=Switching(stp=fabric.switch.stp),
+        switching=Switching(**fabric.switch.model_dump()),
+        neighbours=Neighbours(**fabric.neighbours.model_dump()),
         guest_mac=settings.guest.mac,
         **fabric.link.model_dump(),
         links=fabric.changes,

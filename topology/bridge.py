@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnoticed.errors import FabricError
+from unnoticed.topology.announcement_filter import TABLE, Dropped, filter_differences, filter_lines
+from unnoticed.topology.learning_limit import limit_learning
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
+from unnoticed.topology.nft import read_table, run_nft
 from unnoticed.topology.quietly import Switch
-from unnoticed.topology.switching import differences
+from unnoticed.topology.switching import Switching, differences
 
 BRIDGE = "br0"  # the bridge's name in every switch and host; each has a namespace of its own
 GUEST_PORT = "guest"  # the port of a host's bridge that leads to the guest
@@ -24,15 +27,17 @@ _CARRIER_TIMEOUT_S = 10.0
 _POLL_S = 0.001
 
 
-def bridge_lines(*, mac: str, ports: Sequence[str], options: Mapping[str, int]) -> list[str]:
+def bridge_lines(*, mac: str, ports: Sequence[str], options: Mapping[str, int], learning: bool = True) -> list[str]:
     """Lines for `ip -batch` that make the bridge over `ports` and bring all of it up.
 
     `options` are those of `Switching.options`. A fixed MAC: else it follows the ports'.
     """
+    learns = "on" if learning else "off"
     words = " ".join(f"{name} {value}" for name, value in options.items())
     return [
         f"link add name {BRIDGE} address {mac} type bridge {words}",
         *(f"link set dev {port} master {BRIDGE}" for port in ports),
+        *(f"link set dev {port} type bridge_slave learning {learns}" for port in ports),
         *(f"link set dev {port} up" for port in ports),
         f"link set dev {BRIDGE} up",
     ]
@@ -48,12 +53,20 @@ def prepare_bridging() -> None:
 
 
 def check_bridge(
-    links: Sequence[dict[str, Any]], *, where: str, ports: Sequence[str], options: Mapping[str, int]
+    links: Sequence[dict[str, Any]],
+    *,
+    where: str,
+    ports: Sequence[str],
+    options: Mapping[str, int],
+    learning: bool = True,
 ) -> None:
     """Raise FabricError unless `links` (of `ip -d -j link show`) has the bridge as `bridge_lines` makes it."""
     by_name = {link["ifname"]: link for link in links}
     problems = differences(options, by_name.get(BRIDGE, {}).get("linkinfo", {}).get("info_data", {}))
     problems += [f"{port} is not its port" for port in ports if by_name.get(port, {}).get("master") != BRIDGE]
+    said = {port: by_name.get(port, {}).get("linkinfo", {}).get("info_slave_data", {}) for port in ports}
+    learns = {port: each.get("learning") for port, each in said.items()}
+    problems += [f"learning at {port} is {found}" for port, found in learns.items() if found is not learning]
     if problems:
         raise FabricError(f"The bridge of {where} is not what was asked for: {'; '.join(problems)}.")
 
@@ -131,6 +144,8 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
             params["dpid"] = f"{zlib.crc32(name.encode()):x}"  # unused here, but Switch derives it from digits in names
         self._bridge_mac: str = params.pop("bridge_mac")
         self._options: Mapping[str, int] = params.pop("options")
+        self._switching: Switching = params.pop("switching")
+        self._guest: str = params.pop("guest")
         super().__init__(name, **params)
 
     @classmethod
@@ -141,9 +156,21 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
         """Make the bridge; to be called inside the namespace. Raises FabricError."""
         ports = self.intfNames()
         prepare_bridging()
-        lines = bridge_lines(mac=self._bridge_mac, ports=ports, options=self._options)
-        output = run_batch(["ip", "-d", "-j"], [*lines, "link show"])
-        check_bridge(json_documents(output)[-1], where=self.name, ports=ports, options=self._options)
+        learning = self._switching.learning
+        self._drop_announcements(self._switching.drop_announcements)
+        lines = bridge_lines(mac=self._bridge_mac, ports=ports, options=self._options, learning=learning)
+        links = json_documents(run_batch(["ip", "-d", "-j"], [*lines, "link show"]))[-1]
+        check_bridge(links, where=self.name, ports=ports, options=self._options, learning=learning)
+        if self._switching.learning_limit is not None:
+            limit_learning(BRIDGE, self._switching.learning_limit)
+
+    def _drop_announcements(self, dropped: Dropped) -> None:
+        lines = filter_lines(dropped, guest=self._guest)
+        if lines:
+            run_nft(lines)
+            wrong = filter_differences(dropped, read_table("bridge", TABLE), guest=self._guest)
+            if wrong:
+                raise FabricError(f"The filter of {self.name} is not what was asked for: {'; '.join(wrong)}.")
 
     def start(self, _controllers: Sequence[Any]) -> None:
         """Make the bridge, as Mininet's own start expects of a switch."""

@@ -32,12 +32,10 @@ from unnoticed.topology.network import DEFAULT_PRIORITY, Network
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper
-from unnoticed.topology.switching import Switching
 from unnoticed.topology.wiring import spans
 
 _TREE_GRACE_S = 10.0
 _TREE_POLL_S = 0.05
-_HOST_BRIDGE = Switching().options(stp=False, priority=DEFAULT_PRIORITY)  # one uplink, and the guest: no loop
 
 
 class Building:
@@ -189,14 +187,24 @@ class Building:
             others = {other: each for other, each in self.network.places.items() if other not in guests}
             neighbours = [each for each in others.values() if each.segment == here]
             neighbours += [self.network.router_address(router, here) for router in segments.routers_in(here)]
+        speaks = here == 0 and name not in (*guests, *self.host_bridges)
+        if speaks and self._spec.neighbours.knows_the_guest("hosts"):
+            neighbours.append(self.design.guest)
         return HostSetup(
             name=name,
             interfaces=interfaces,
             addresses={place.interface: self.network.places[name]},
             routes=routes,
             neighbours=neighbours,
-            bridge=_HOST_BRIDGE if name in self.host_bridges else None,
+            arp=self._spec.neighbours.sysctls("hosts") if speaks else {},
+            bridge=self._host_bridge if name in self.host_bridges else None,
+            learning=self._spec.switching.learning,
         )
+
+    @property
+    def _host_bridge(self) -> dict[str, int]:
+        """The options of the bridges in the two hosts, which have one uplink and the guest, and so no loop."""
+        return self._spec.switching.options(stp=False, priority=DEFAULT_PRIORITY)
 
     def _setup_of_router(self, name: str, interfaces: list[str]) -> HostSetup:
         segments, ports = self.design.segments, self.network.router_ports(name)
@@ -205,11 +213,14 @@ class Building:
             for there, (other, shared) in segments.routes_of_router(name).items()
         }
         inner = [interface for interface, address in ports.items() if address.segment != 0]
+        knows = self._spec.neighbours.knows_the_guest("routers") and len(inner) < len(ports)
         return HostSetup(
             name=name,
             interfaces=interfaces,
             addresses=ports,
             routes=routes,
+            neighbours=[self.design.guest] if knows else [],
+            arp=self._spec.neighbours.sysctls("routers"),
             forwards=True,
             protected=inner if name in self.design.wiring.firewalls else None,
         )

@@ -23,7 +23,9 @@ class HostSetup:
     addresses: Mapping[str, Address]  # by interface
     routes: Mapping[str, str] = field(default_factory=dict)  # the next router's IPv4 address, by subnet
     neighbours: Sequence[Address] = ()  # known for good
+    arp: Mapping[str, str] = field(default_factory=dict)  # sysctls below net/ipv4/conf/all
     bridge: Mapping[str, int] | None = None  # the options of a bridge over all interfaces, which then has the address
+    learning: bool = True  # of the bridge
     forwards: bool = False
     protected: Sequence[str] | None = None  # a firewall's interfaces to what is behind it
 
@@ -34,7 +36,7 @@ class HostSetup:
             lines += [f"link set dev {interface} up" for interface in self.interfaces]
         else:
             [address] = self.addresses.values()
-            lines += bridge_lines(mac=address.mac, ports=self.interfaces, options=self.bridge)
+            lines += bridge_lines(mac=address.mac, ports=self.interfaces, options=self.bridge, learning=self.learning)
         for interface, address in self.addresses.items():
             lines.append(f"address add {address.ipv4}/{PREFIX_LENGTH} broadcast + dev {interface}")
         lines += [f"route add {subnet} via {router}" for subnet, router in self.routes.items()]
@@ -50,13 +52,15 @@ class HostSetup:
         if self.forwards:
             set_sysctl("net/ipv4/ip_forward", "1")
             set_sysctl("net/ipv4/conf/all/send_redirects", "0")
+        for name, value in self.arp.items():
+            set_sysctl(f"net/ipv4/conf/all/{name}", value)
         if self.protected is not None:
             run_nft(firewall_lines(self.protected))
             self._check("firewall", firewall_differences(self.protected, read_table("inet", TABLE)))
         shown = run_batch(["ip", "-d", "-j"], [*self.lines(), "address show", "route show"])
         *_, links, routes = json_documents(shown)
         if self.bridge is not None:
-            check_bridge(links, where=self.name, ports=self.interfaces, options=self.bridge)
+            check_bridge(links, where=self.name, ports=self.interfaces, options=self.bridge, learning=self.learning)
         self._check("network", [*self._address_differences(links), *self._route_differences(routes)])
 
     def _address_differences(self, links: Sequence[dict[str, Any]]) -> list[str]:

@@ -86,6 +86,8 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         """Add a switch of ours, whatever class the topology gives it, with a bridge address of its own."""
         mine = {
             "bridge_mac": self.port_mac(),
+            "switching": self._spec.switching,
+            "guest": self._design.guest.ipv4,
             "options": self._spec.switching.options(
                 stp=self._design.stp, priority=params.get("prio") or DEFAULT_PRIORITY
             ),

@@ -9,6 +9,7 @@ from typing import Literal
 from unnoticed.errors import PlanError
 from unnoticed.topology.addresses import CLIENTS_MAXIMUM
 from unnoticed.topology.direction import Direction, LinkChange
+from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.shaping import Shaping
 from unnoticed.topology.switching import Switching
@@ -42,6 +43,7 @@ class FabricSpec:
     # The neighbour table is part of a real guest's RAM, so the destination knows it already: "static" puts every place
     # into both guest namespaces. "dynamic" lets the guest's kernel ask, which re-teaches the switches unasked.
     guest_neighbours: Literal["static", "dynamic"] = "static"
+    neighbours: Neighbours = field(default_factory=Neighbours)
     # A virtual machine keeps its MAC address when it moves, so switches must learn where it is. Where the guest has
     # another one at the destination (as a container has, or an address that is taken over), neighbours must learn it.
     guest_mac: Literal["kept", "new"] = "kept"

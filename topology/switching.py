@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unnoticed.errors import PlanError
+from unnoticed.topology.announcement_filter import Dropped
 
 CENTISECOND_NS = 10_000_000  # what the kernel counts bridge times in, wherever a user can see them
 _LIMITS_S = {"forward_delay": (2, 30), "hello": (1, 10), "max_age": (6, 40)}
+_AGEING_MAXIMUM_S = 1_000_000  # IEEE 802.1D
 _NS = 1_000_000_000
 
 
@@ -27,6 +29,9 @@ class Switching:
     hello_ns: int = 1 * _NS
     max_age_ns: int = 6 * _NS
     ageing_ns: int = 300 * _NS  # IEEE 802.1D's default
+    learning: bool = True  # without it every frame goes to every port, as in a hub
+    learning_limit: int | None = None  # at most so many addresses; all others are flooded
+    drop_announcements: Dropped = "none"  # of the guest's, where they come in
 
     def __post_init__(self) -> None:
         problems = [
@@ -35,6 +40,11 @@ class Switching:
             for name, (low, high) in _LIMITS_S.items()
             if not low * _NS <= getattr(self, f"{name}_ns") <= high * _NS
         ]
+        if not 0 <= self.ageing_ns <= _AGEING_MAXIMUM_S * _NS:
+            asked = f"{self.ageing_ns / _NS:g} s"
+            problems.append(f"fabric.switch.ageing: {asked} is out of range: it can be 0 to {_AGEING_MAXIMUM_S} s.")
+        if self.learning_limit is not None and not (self.learning and self.learning_limit > 0):
+            problems.append("fabric.switch.learning_limit: it must be above 0, and switches must learn at all.")
         if problems:
             raise PlanError(*problems)
 

@@ -14,6 +14,7 @@ from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE,
 from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, FabricSettings, Settings
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import LinkChange, readings
+from unnoticed.topology.switching import Switching
 
 MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
 
@@ -33,6 +34,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
         if found is not None:
             yield found
     yield from _links_can_be(settings)
+    yield from _switches_can_be(settings)
 
 
 def _working_set_fits(settings: Settings) -> Conflict | None:
@@ -105,6 +107,15 @@ def _links_can_be(settings: Settings) -> Iterator[Conflict]:
         else:
             sentence = 'names no link; write two nodes as "s1-s2", or as "s1>s2" for that direction alone.'
             yield Conflict(paths=(path,), sentence=sentence)
+
+
+def _switches_can_be(settings: Settings) -> Iterator[Conflict]:
+    try:
+        Switching(**settings.fabric.switch.model_dump())
+    except PlanError as error:
+        for problem in error.problems:
+            field, _, sentence = problem.partition(": ")
+            yield Conflict(paths=(tuple(field.split(".")),), sentence=sentence)
 
 
 def _changed(fabric: FabricSettings, change: LinkChange) -> None:

@@ -130,6 +130,22 @@ class SwitchSettings(Section):
     """Every switch of the fabric."""
 
     stp: bool | None = None  # a spanning tree; unless said, where the topology has a loop
+    forward_delay_ns: DurationNs = Field(alias="forward_delay", default=2 * _S)  # of the tree: the least there is
+    hello_ns: DurationNs = Field(alias="hello", default=1 * _S)
+    max_age_ns: DurationNs = Field(alias="max_age", default=6 * _S)
+    ageing_ns: DurationNs = Field(alias="ageing", default=300 * _S)  # until an address is forgotten
+    learning: bool = True  # false: a hub
+    learning_limit: int | None = Field(default=None, ge=1)  # at most so many addresses; all others are flooded
+    drop_announcements: Literal["none", "garp", "rarp", "all"] = "none"
+
+
+class NeighbourSettings(Section):
+    """How clients, the control server and routers learn the guest's MAC address."""
+
+    at: Literal["everybody", "hosts", "routers"] = "everybody"
+    static: bool = False  # known for good, never asked for
+    arp_accept: bool = False  # a gratuitous ARP makes an entry where there was none
+    drop_gratuitous_arp: bool = False  # none is listened to
 
 
 class FabricSettings(Section):
@@ -142,6 +158,7 @@ class FabricSettings(Section):
     link: LinkSettings = LinkSettings()
     links: dict[str, LinkOverride] = Field(default_factory=dict)  # by link, "s1-s2"; "s1>s2" is one direction of it
     switch: SwitchSettings = SwitchSettings()
+    neighbours: NeighbourSettings = NeighbourSettings()
 
     @property
     def direction(self) -> Direction:

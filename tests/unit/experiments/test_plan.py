@@ -432,3 +432,15 @@ def test_frames_cannot_be_held_for_a_guest_that_gets_another_mac(tmp_path):
         load_plan(path)
     (problem,) = caught.value.problems
     assert problem.startswith(f'{path}:3: guest.mac: "new" does not go with migration.gap = "hold":')
+
+
+def test_a_switch_that_cannot_be_is_told_with_the_line_of_each_mistake(tmp_path):
+    path = tmp_path / "plan.toml"
+    lines = ['question = "?"', "[fabric.switch]", 'forward_delay = "1 s"', "learning = false", "learning_limit = 5"]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    assert caught.value.problems == (
+        f"{path}:3: fabric.switch.forward_delay: 1 s is out of range: the Linux bridge takes 2 to 30 s.",
+        f"{path}:5: fabric.switch.learning_limit: it must be above 0, and switches must learn at all.",
+    )

@@ -33,14 +33,18 @@ def test_a_bridge_that_is_not_what_was_asked_for_says_in_what():
     good = {**options, "nf_call_iptables": 0}
     links = [
         {"ifname": "br0", "linkinfo": {"info_data": {**good, "stp_state": 1, "nf_call_iptables": 1}}},
-        {"ifname": "guest", "master": "br0"},
+        {"ifname": "guest", "master": "br0", "linkinfo": {"info_slave_data": {"learning": True}}},
         {"ifname": "a-eth0"},
     ]
     with pytest.raises(FabricError) as caught:
         check_bridge(links, where="a", ports=["guest", "a-eth0"], options=options)
-    assert str(caught.value).endswith("stp_state is 1 instead of 0; nf_call_iptables is 1; a-eth0 is not its port.")
+    assert str(caught.value).endswith(
+        "stp_state is 1 instead of 0; nf_call_iptables is 1; a-eth0 is not its port; learning at a-eth0 is None."
+    )
     fine = [{"ifname": "br0", "linkinfo": {"info_data": good}}, links[1]]
     check_bridge(fine, where="a", ports=["guest"], options=options)
+    with pytest.raises(FabricError, match="learning at guest is True"):
+        check_bridge(fine, where="a", ports=["guest"], options=options, learning=False)
 
 
 def test_bridge_lines_always_say_dev_because_an_interface_may_be_called_anything():

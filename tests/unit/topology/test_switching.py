@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from unnoticed.errors import PlanError
+from unnoticed.topology.announcement_filter import filter_differences, filter_lines
+from unnoticed.topology.learning_limit import limit_in
+from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.switching import Switching, differences
 
 
@@ -32,6 +37,60 @@ def test_times_that_the_kernel_would_refuse_are_refused_with_its_limits():
         "fabric.switch.forward_delay: 1 s is out of range: the Linux bridge takes 2 to 30 s.",
         "fabric.switch.max_age: 41 s is out of range: the Linux bridge takes 6 to 40 s.",
     )
+
+
+def test_an_age_or_a_limit_that_cannot_be_is_refused():
+    with pytest.raises(PlanError, match=r"fabric\.switch\.ageing: 2e\+06 s is out of range: it can be 0 to 1000000 s"):
+        Switching(ageing_ns=2_000_000_000_000_000)
+    with pytest.raises(PlanError, match=r"fabric\.switch\.learning_limit: it must be above 0, and switches must learn"):
+        Switching(learning=False, learning_limit=7)
+
+
+# What nft 1.0.6 (Debian 12) printed for `filter_lines("all", guest="10.77.0.100")`, without table, chain and handles.
+def _field(protocol, field, value):
+    return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": value}}
+
+
+_END = [{"counter": "announcements"}, {"drop": None}]
+_GARP = [_field("arp", "saddr ip", "10.77.0.100"), _field("arp", "daddr ip", "10.77.0.100"), *_END]
+_RARP = [_field("ether", "type", 32821), *_END]
+
+
+@pytest.mark.parametrize(
+    ("dropped", "rules"), [("none", []), ("garp", [_GARP]), ("rarp", [_RARP]), ("all", [_GARP, _RARP])]
+)
+def test_a_filter_of_announcements_is_found_in_what_nft_prints(dropped, rules):
+    table = [{"metainfo": {}}, *({"rule": {"expr": rule}} for rule in rules)]
+    assert filter_differences(dropped, table, guest="10.77.0.100") == []
+    assert len(filter_differences(dropped, table, guest="10.77.0.7")) == (dropped in ("garp", "all"))
+    assert filter_differences(dropped, [*table, {"rule": {"expr": _END}}], guest="10.77.0.100") != []
+    assert bool(filter_lines(dropped, guest="10.77.0.100")) == (dropped != "none")
+
+
+def test_a_limit_is_found_in_a_message_about_a_bridge_and_not_missed_in_another():
+    def attribute(name, value):
+        return struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+
+    def message(data):
+        info = attribute(1, b"bridge\0") + attribute(2 | 0x8000, data)
+        body = struct.pack("=BxHiII", 0, 1, 7, 0, 0) + attribute(3, b"br0\0") + attribute(18, info)
+        return struct.pack("=IHHII", 16 + len(body), 16, 0, 1, 0) + body
+
+    age = attribute(4, struct.pack("=I", 30000))
+    assert limit_in(message(age + attribute(49, struct.pack("=I", 7)))) == 7
+    assert limit_in(message(age)) is None
+    assert limit_in(message(b"")) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "hosts", "routers"), [("everybody", True, True), ("hosts", True, False), ("routers", False, True)]
+)
+def test_what_is_asked_of_neighbours_is_asked_where_it_was_meant(at, hosts, routers):
+    asked = Neighbours(at=at, static=True, arp_accept=True, drop_gratuitous_arp=True)
+    for who, meant in (("hosts", hosts), ("routers", routers)):
+        assert asked.knows_the_guest(who) is meant
+        assert asked.sysctls(who) == dict.fromkeys(("arp_accept", "drop_gratuitous_arp"), str(int(meant)))
+    assert not Neighbours(at=at).knows_the_guest("hosts")
 
 
 def test_what_the_kernel_made_of_it_is_compared_and_a_packet_filter_in_the_way_is_told():
