@@ -19,6 +19,7 @@ from unnoticed.experiments.planning.checks import MOST_CONNECTIONS
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.planning.plan import Plan
 from unnoticed.experiments.planning.settings import Settings
+from unnoticed.experiments.schedule import LinkSchedule
 from unnoticed.topology.fabric import Fabric, FabricSpec, check_design
 from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.roles import Roles
@@ -40,6 +41,8 @@ def spec_for(settings: Settings) -> FabricSpec:
         guest_mac=settings.guest.mac,
         **fabric.link.model_dump(),
         links=fabric.changes,
+        later=fabric.later,
+        cut_later=fabric.cut_later,
     )
 
 
@@ -87,8 +90,15 @@ class LiveBench:
             try:
                 fabric.start()
                 (folder / "fabric.json").write_text(json.dumps(fabric.describe(), indent=1))
-                with Cast(trial, folder, fabric) as cast:
-                    _play(trial, cast, fabric, events, progress)
+                schedule = LinkSchedule(
+                    trial.settings.fabric.schedule,
+                    links=fabric,
+                    log=folder / "events.jsonl",
+                    events=events,
+                    has_rounds=trial.settings.migration.mode != "stop-and-copy",
+                )
+                with Cast(trial, folder, fabric) as cast, schedule:
+                    _play(trial, cast, fabric, schedule, events, progress)
             finally:
                 with shielded():
                     fabric.stop()
@@ -100,7 +110,9 @@ class LiveBench:
         self._run.end()
 
 
-def _play(trial: Trial, cast: Cast, fabric: Fabric, events: EventLog, progress: Progress) -> None:
+def _play(  # noqa: PLR0917  # each is somebody
+    trial: Trial, cast: Cast, fabric: Fabric, schedule: LinkSchedule, events: EventLog, progress: Progress
+) -> None:
     """The phases of a trial, once everybody is ready."""
 
     def phase(name: str) -> None:
@@ -117,11 +129,12 @@ def _play(trial: Trial, cast: Cast, fabric: Fabric, events: EventLog, progress: 
     phase("cool-down")
     cast.watch.sleep(trial.settings.phases.cool_down_ns / 1e9)
     phase("quiesce")
+    problems = schedule.stop()
     cast.stop_tools()
     cast.reveal()
     cast.stop_load()
     cast.verify()
-    problems = cast.stop_observer()
+    problems += cast.stop_observer()
     counts = fabric.link_counts()
     events.write("links", **counts)
     problems += [

@@ -328,6 +328,7 @@ class Report:
                 ("retransmits", tables.retransmits.head(200)),
                 ("relearned", tables.relearned),
                 ("stalls", tables.stalls),
+                ("links", tables.links),
                 ("captures", tables.captures),
             )
             if len(frame)
@@ -338,7 +339,10 @@ class Report:
 
     @cached_property
     def _by_trial(self) -> dict[str, Tables]:
-        names = ("rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "stalls", "captures")
+        names = (
+            "rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "links", "stalls",
+            "captures",
+        )  # fmt: skip
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {
             trial_id: Tables(**{name: group[trial_id] for name, group in groups.items() if trial_id in group})

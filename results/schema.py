@@ -13,6 +13,7 @@ Versions:
 6  a table `stalls`.
 7  trials: columns `rounds_retransmits`, `after_retransmits`, `held_frames` and `held_refused`.
 8  timeline: a series for each direction, and the migration's as the destination received it.
+9  a table `links`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -303,6 +304,19 @@ TABLES: tuple[Table, ...] = (
         name="relearned",
         row="one switch that learned the guest's new port, or one neighbour that learned its new MAC",
         columns=(TRIAL_ID, _key("switch"), _text("port"), _time("time_ns", required=True), _text("cause")),
+    ),
+    Table(
+        name="links",
+        row="one change of a link that the plan's schedule asked for",
+        columns=(
+            TRIAL_ID,
+            _key("link", "as the plan names it"),
+            _key("change", "what it became: other values, cut, restored"),
+            _text("moment", "when it was asked for"),
+            _time("due_ns", "when that was", required=True),
+            _time("start_ns", "the change began", required=True),
+            _time("end_ns", "it was made, and read back", required=True),
+        ),
     ),
     Table(
         name="waterfall",

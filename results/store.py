@@ -43,6 +43,7 @@ class Tables:
     outages: pd.DataFrame = field(default_factory=lambda: schema.empty("outages"))
     requests: pd.DataFrame = field(default_factory=lambda: schema.empty("requests"))
     relearned: pd.DataFrame = field(default_factory=lambda: schema.empty("relearned"))
+    links: pd.DataFrame = field(default_factory=lambda: schema.empty("links"))
     waterfall: pd.DataFrame = field(default_factory=lambda: schema.empty("waterfall"))
     timeline: pd.DataFrame = field(default_factory=lambda: schema.empty("timeline"))
     stalls: pd.DataFrame = field(default_factory=lambda: schema.empty("stalls"))

@@ -42,7 +42,8 @@ class Links:
         asked = directions(self._pairs, base=spec.direction, changes=spec.links, kinds=kinds)
         self._first = self._by_end(asked)  # what each direction was asked to be at first
         self._asked = dict(self._first)  # and what it is asked to be now, by node and interface of the sending end
-        self._detour(self._possible(asked, spec), everywhere=spec.adjustable)
+        cut = {number for link in spec.cut_later for number, _ in self._meant(link)}
+        self._detour(self._possible(asked, spec), always=set(range(len(self._ends))) if spec.adjustable else cut)
 
     # -- building them ---------------------------------------------------------------------------------------------
 
@@ -132,9 +133,10 @@ class Links:
             self._become(new)
 
     def cut(self, link: str) -> None:
-        """Cut some links, as if the cable had been pulled: whoever is at their ends loses the carrier there.
+        """Cut some links: the switches at their ends lose the carrier there.
 
-        Where the cable does not run through the emulator, it is pulled at the switch. Raises PlanError, FabricError.
+        A host at the end of a link that runs through the emulator keeps its carrier, so that what it sends meanwhile
+        is still seen by its capture, and its kernel keeps its neighbours. Raises PlanError, FabricError.
         """
         with self._lock:
             set_administrative(self._cable(link), up=False)
@@ -175,12 +177,15 @@ class Links:
 
     def _cable(self, link: str) -> list[End]:
         """Where to pull some links; a cable has no direction."""
-        ends: list[End] = []
+        pulled: list[End] = []
         for number in sorted({number for number, _ in self._meant(link)}):
-            both = self._ends[number]
-            switched = [end for end in both if self._kinds.get(end.node) == "switches"]
-            ends += self._detours.get(both) or switched or both
-        return ends
+            ends = self._ends[number]
+            places = self._detours.get(ends, ends)
+            at_switches = [
+                place for end, place in zip(ends, places, strict=True) if self._kinds.get(end.node) == "switches"
+            ]
+            pulled += at_switches or places
+        return pulled
 
     def _inlet(self, end: End) -> str | None:
         """The port of the emulator that takes what this end sends."""
@@ -207,12 +212,12 @@ class Links:
                 states.append(change.applied(states[-1]))
         return found
 
-    def _detour(self, possible: list[list[list[Direction]]], *, everywhere: bool) -> None:
-        """Let the links that need it run through the emulator."""
+    def _detour(self, possible: list[list[list[Direction]]], *, always: set[int]) -> None:
+        """Let the links that need it run through the emulator, and those of the numbers in `always`."""
         through = [
             number
             for number, both in enumerate(possible)
-            if everywhere or any(state.is_impaired for states in both for state in states)
+            if number in always or any(state.is_impaired for states in both for state in states)
         ]
         if not through:
             return

@@ -39,6 +39,7 @@ class FabricSpec:
     duplicate_ppm: int = 0
     links: tuple[LinkChange, ...] = ()  # what differs on some of the links; later ones are laid over earlier ones
     later: tuple[LinkChange, ...] = ()  # what links will be asked to become, so that they are made for it
+    cut_later: tuple[str, ...] = ()  # which links will be cut
     adjustable: bool = False  # make every link so that it can be asked for anything later
     # The neighbour table is part of a real guest's RAM, so the destination knows it already: "static" puts every place
     # into both guest namespaces. "dynamic" lets the guest's kernel ask, which re-teaches the switches unasked.

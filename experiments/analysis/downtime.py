@@ -230,16 +230,34 @@ def stalls_of(raw: RawRecords) -> list[Interval]:
 
     By the probers' own lateness; by the probes to the control server; and by the kernel's account of the guest, where
     it wanted to run and got no processor. The page stream fills the links' queues, and a control probe waits in them
-    too: that much is no stall. Nor is what the links delay every probe by, with a jitter of that at most.
+    too: that much is no stall. Nor is what the links delay every probe by, with a jitter of that at most. While the
+    schedule has cut a link, probes that are not answered say nothing about the machine.
     """
-    queues_ns = 2 * raw.settings.fabric.longest_queue_ns
+    queues_ns = 2 * raw.settings.fabric.longest_queue_ns + raw.settings.fabric.scheduled_delay_ns
+    cuts = _cuts(raw)
     found = [Interval(start_ns=int(event["since_ns"]), end_ns=int(event["time_ns"])) for event in raw.named("starved")]
     for client in raw.clients:
         # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
         found += prober_stalls(raw.prober(client, CONTROL_STREAM))
         control = raw.probe(client, CONTROL_STREAM)
         late_ns = STALL_NS + queues_ns + 2 * _typical_answer_ns(control)
-        found += machine_stalls(control, late_ns=late_ns)
+        found += [
+            stall
+            for stall in machine_stalls(control, late_ns=late_ns)
+            if not overlap_ns(cuts, from_ns=stall.start_ns, to_ns=stall.end_ns)
+        ]
+    return merged(found)
+
+
+def _cuts(raw: RawRecords) -> list[Interval]:
+    """When a link was cut by the schedule, until it had been restored for long enough for switches to learn again."""
+    since: dict[str, int] = {}
+    found = []
+    for event in raw.named("link"):
+        if event["change"] == "cut":
+            since.setdefault(event["link"], int(event["start_ns"]))
+        elif event["change"] == "restored" and event["link"] in since:
+            found.append(Interval(start_ns=since.pop(event["link"]), end_ns=int(event["end_ns"]) + _RELEARNED_NS))
     return merged(found)
 
 
@@ -268,6 +286,7 @@ def as_of(requests: Samples, *, until_ns: int) -> Samples:
 _NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
+_RELEARNED_NS = 1_000_000_000
 
 
 def _typical_answer_ns(control: Samples) -> int:

@@ -32,6 +32,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "outages": downtime.outages_table(),
         "requests": _requests(raw),
         "relearned": downtime.relearned_table(),
+        "links": _links(raw),
         "waterfall": downtime.waterfall_table(),
         "timeline": timeline_table(raw),
         "stalls": downtime.stalls_table(),
@@ -155,6 +156,8 @@ def _notes(
             notes.append("Frames were held for as long as the plan allows: what came later was lost.")
     if lost := sum(1 for _ in raw.named("connection-lost")):
         notes.append(f"{lost} connections had ended before they could be moved.")
+    for event in raw.named("link-missed"):
+        notes.append(f"The link {event['link']} was never changed ({event['change']}): {event['moment']} never came.")
     return notes
 
 
@@ -187,6 +190,11 @@ def _steps(raw: RawRecords) -> pd.DataFrame:
         for event in raw.named("step")
     ]
     return pd.DataFrame(rows, columns=_columns("steps"))
+
+
+def _links(raw: RawRecords) -> pd.DataFrame:
+    columns = _columns("links")
+    return pd.DataFrame([{name: event[name] for name in columns} for event in raw.named("link")], columns=columns)
 
 
 def _captures(raw: RawRecords) -> pd.DataFrame:

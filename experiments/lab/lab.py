@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from unnoticed import workload
 from unnoticed.clock import now_ns, realtime_offset_ns
 from unnoticed.errors import FabricError, UnnoticedError
-from unnoticed.events import Event, EventLog
+from unnoticed.events import Event, EventLog, EventTail
 from unnoticed.experiments.cast import Cast
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.lab.pulse import PERIOD_S, Beat, Felt, Pulse, felt
@@ -33,23 +33,6 @@ from unnoticed.topology.runs import Run
 _AROUND_NS = 200_000_000  # before and after a migration, for what its clients felt of it
 _DRAIN_S = 0.1
 _PROBES, _PROBE_GRACE_S = 100, 0.5
-
-
-class EventTail:
-    """What has been added to an event log since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._position, self._partial = path, 0, b""
-
-    def read(self) -> Iterator[Event]:
-        """The new events; a line that is still being written waits for the next look."""
-        with self._path.open("rb") as file:
-            file.seek(self._position)
-            data = file.read()
-        self._position += len(data)
-        *lines, self._partial = (self._partial + data).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
 
 
 @dataclass(frozen=True, kw_only=True)

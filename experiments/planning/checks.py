@@ -12,6 +12,7 @@ from unnoticed.experiments.planning.document import Document, Keys
 from unnoticed.experiments.planning.problems import one_of
 from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
 from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, FabricSettings, Settings
+from unnoticed.experiments.planning.toml_lines import Path
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import LinkChange, readings
 from unnoticed.topology.switching import Switching
@@ -21,10 +22,14 @@ MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections
 
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
-    """Two or more fields that do not go together. `paths`: the one to change first; the others take part."""
+    """Two or more fields that do not go together. `paths`: the one to change first; the others take part.
+
+    `within`: where the mistake is in what stands at the first path, if that is a list of tables.
+    """
 
     paths: tuple[Keys, ...]
     sentence: str
+    within: Path = ()
 
 
 def conflicts(settings: Settings) -> Iterator[Conflict]:
@@ -35,6 +40,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
             yield found
     yield from _links_can_be(settings)
     yield from _switches_can_be(settings)
+    yield from _schedule_can_be(settings)
 
 
 def _working_set_fits(settings: Settings) -> Conflict | None:
@@ -116,6 +122,26 @@ def _switches_can_be(settings: Settings) -> Iterator[Conflict]:
         for problem in error.problems:
             field, _, sentence = problem.partition(": ")
             yield Conflict(paths=(tuple(field.split(".")),), sentence=sentence)
+
+
+def _schedule_can_be(settings: Settings) -> Iterator[Conflict]:
+    has_rounds = settings.migration.mode != "stop-and-copy"
+    for number, each in enumerate(settings.fabric.schedule):
+        path = ("fabric", "schedule")
+        if not any(readings(each.link)):
+            sentence = (
+                f'"{each.link}" names no link; write two nodes as "s1-s2", or as "s1>s2" for that direction alone.'
+            )
+            yield Conflict(paths=(path,), within=(number, "link"), sentence=sentence)
+        if each.state is None and not each.given:
+            sentence = 'changes nothing; give the link a value, as in loss = "5 %", or state = "cut" or "restored".'
+            yield Conflict(paths=(path,), within=(number,), sentence=sentence)
+        if each.state is not None and each.given:
+            sentence = f"a link that is {each.state} takes no other value: write another [[fabric.schedule]] for that."
+            yield Conflict(paths=(path,), within=(number, "state"), sentence=sentence)
+        if each.when.startswith("round") and not has_rounds:
+            sentence = f'"{each.when}" never comes: stop-and-copy has no rounds.'
+            yield Conflict(paths=(path, ("migration", "mode")), within=(number, "when"), sentence=sentence)
 
 
 def _changed(fabric: FabricSettings, change: LinkChange) -> None:

@@ -65,9 +65,14 @@ def remove(document: Document, path: Keys) -> None:
         del document[path[-1]]
 
 
+def is_factor(value: Any) -> bool:
+    """Whether a value of a plan is a list of alternatives; a list of tables is one value."""
+    return isinstance(value, list) and not is_table_list(value)
+
+
 def slices(document: Document) -> Iterator[tuple[int, Document]]:
     """Copies of the document with one element in place of each list, such that each element of each list comes up."""
-    lists = [(path, value) for path, value in leaves(document) if isinstance(value, list) and value]
+    lists = [(path, value) for path, value in leaves(document) if is_factor(value) and value]
     for index in range(max((len(value) for _, value in lists), default=1)):
         piece = copy.deepcopy(document)
         for path, value in lists:
@@ -82,20 +87,21 @@ def toml_text(document: Mapping[str, Any]) -> str:
 
 def _table_lines(table: Mapping[str, Any], path: Keys) -> Iterator[str]:
     for key, value in table.items():
-        if not isinstance(value, dict) and not _is_table_list(value):
+        if not isinstance(value, dict) and not is_table_list(value):
             yield f"{_key(key)} = {_value(value)}"
     for key, value in table.items():
         name = ".".join(_key(part) for part in (*path, key))
         if isinstance(value, dict):
             yield from ("", f"[{name}]")
             yield from _table_lines(value, (*path, key))
-        elif _is_table_list(value):
+        elif is_table_list(value):
             for element in value:
                 yield from ("", f"[[{name}]]")
                 yield from _table_lines(element, (*path, key))
 
 
-def _is_table_list(value: Any) -> bool:
+def is_table_list(value: Any) -> bool:
+    """Whether a value is what [[...]] makes."""
     return isinstance(value, list) and bool(value) and all(isinstance(element, dict) for element in value)
 
 

@@ -12,7 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unnoticed.errors import PlanError
 from unnoticed.experiments.planning import checks, demands
 from unnoticed.experiments.planning.demands import BudgetTable, ClauseTable
-from unnoticed.experiments.planning.document import Document, Keys, holds, leaves, merged, put, remove, slices, value_at
+from unnoticed.experiments.planning.document import (
+    Document,
+    Keys,
+    holds,
+    is_table_list,
+    leaves,
+    merged,
+    put,
+    remove,
+    slices,
+    value_at,
+)
 from unnoticed.experiments.planning.grid import Case, factor_names, points, size_of_grid
 from unnoticed.experiments.planning.problems import Problem, dotted, sentence_of, shown, suggestion
 from unnoticed.experiments.planning.settings import Settings, dimension_of
@@ -44,6 +55,7 @@ class Head(BaseModel):
     budget: list[BudgetTable] = Field(default_factory=list)
 
 
+TABLE_LISTS = (("fabric", "schedule"),)
 TOP_LEVEL = (*Head.model_fields, *SECTIONS)
 
 
@@ -191,6 +203,8 @@ class Draft:
             for path, value in list(leaves(document)):
                 if not isinstance(value, list):
                     continue
+                if is_table_list(value) and path in TABLE_LISTS:
+                    continue
                 if not value:
                     self.add(Problem(path=(*above, *path), sentence="is an empty list; give at least one value."))
                     remove(document, path)
@@ -221,17 +235,19 @@ class Draft:
                     Settings.model_validate(piece, context=self._context)
                 except ValidationError as error:
                     for detail in error.errors():
-                        path = tuple(str(part) for part in detail["loc"])
-                        detail["input"] = value_at(piece, path)  # as written, where pydantic shows what was made of it
+                        # Within a list of tables, of which each has its lines, the list as a whole is broken.
+                        path = _before_a_number(detail["loc"])
+                        within = detail["loc"][len(path) :]
+                        if not within:
+                            detail["input"] = value_at(piece, path)  # as written: pydantic shows what was made of it
                         broken.add((number, path))
-                        origin = self._origin(number, path)
+                        origin = (*self._origin(number, path), *within)
                         element = (*origin, index)
-                        self.add(
-                            Problem(
-                                path=element if element in self._lines else origin,
-                                sentence=sentence_of(detail, known=_keys_beside(path), dimension=_dimension_at(path)),
-                            )
-                        )
+                        path = (*path, *(part for part in within if isinstance(part, str)))
+                        sentence = sentence_of(detail, known=_keys_beside(path), dimension=_dimension_at(path))
+                        if within and detail["type"] == "missing":
+                            sentence = f"is missing; every [[{dotted(path[:-1])}]] must have it."
+                        self.add(Problem(path=element if element in self._lines else origin, sentence=sentence))
         return broken
 
     def _check_grid(self, broken: set[tuple[int | None, Keys]]) -> None:
@@ -259,7 +275,18 @@ class Draft:
                     if any(_overlap(path, other) for path in conflict.paths for other in wrong):
                         continue
                     origins = [self._origin(number, path) for path in conflict.paths if holds(document, path)]
-                    self.add(Problem(path=(origins or [conflict.paths[0]])[0], sentence=conflict.sentence))
+                    origin = (origins or [conflict.paths[0]])[0]
+                    self.add(Problem(path=(*origin, *conflict.within), sentence=conflict.sentence))
+
+
+def _before_a_number(path: Path) -> Keys:
+    """A path up to the list of tables that it leads into; all of it, if it leads into none."""
+    keys: list[str] = []
+    for part in path:
+        if isinstance(part, int):
+            break
+        keys.append(part)
+    return tuple(keys)
 
 
 def _overlap(one: Keys, other: Keys) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from unnoticed.experiments.planning.document import Document, Keys, leaves, merged, put
+from unnoticed.experiments.planning.document import Document, Keys, is_factor, leaves, merged, put
 from unnoticed.experiments.planning.quantities import written
 from unnoticed.experiments.planning.settings import Settings, dimension_of, fit_policy
 
@@ -54,7 +54,7 @@ class Trial:
 
 def factor_names(base: Document, cases: Iterable[Case]) -> tuple[str, ...]:
     """The dotted names of all that differs between settings: lists, and what a case changes; in the order written."""
-    names = [".".join(path) for path, value in leaves(base) if isinstance(value, list)]
+    names = [".".join(path) for path, value in leaves(base) if is_factor(value)]
     names += [".".join(path) for case in cases for path, _ in leaves(case.overrides)]
     return tuple(dict.fromkeys(names))
 
@@ -65,14 +65,14 @@ def size_of_grid(base: Document, cases: Sequence[Case]) -> int:
     for case in cases:
         points = 1
         for _, value in leaves(merged(base, case.overrides)):
-            points *= len(value) if isinstance(value, list) else 1
+            points *= len(value) if is_factor(value) else 1
         total += points
     return total
 
 
 def points(document: Document) -> Iterator[Document]:
     """Every combination of one element from each list of the document, the last list varying fastest."""
-    factors = [(path, value) for path, value in leaves(document) if isinstance(value, list)]
+    factors = [(path, value) for path, value in leaves(document) if is_factor(value)]
     for values in itertools.product(*(value for _, value in factors)):
         point = merged(document, {})
         for (path, _), value in zip(factors, values, strict=True):
@@ -135,6 +135,8 @@ def _as_written(point: Document, settings: Settings, path: Keys) -> Scalar:
     value: Any = point
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
+    if path == ("fabric", "schedule"):
+        return "; ".join(f"{each.link}: {each.words} at {each.moment}" for each in settings.fabric.schedule) or None
     if value is not None:
         return value if isinstance(value, str | int | float | bool) else str(value)
     name, effective = _effective(settings, path)

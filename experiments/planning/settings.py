@@ -6,6 +6,7 @@ trial, so that the two cannot drift apart. Checks that concern several fields ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from unnoticed.experiments.planning.quantities import (
     Dimension,
     QuantityError,
     parse,
+    written,
 )
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import Direction, LinkChange
@@ -31,6 +33,8 @@ from unnoticed.topology.spec import STOCK_SHAPES
 
 PAGE_BYTES = 4096
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
+MOMENTS = ("migration", "cutover", "resumed")  # it was ordered; its policy said switch; the guest runs again
+_MOMENT = re.compile(r"migration|cutover|resumed|round (0|[1-9][0-9]{0,3})")
 _MS, _S, _MIB, _GBIT = 10**6, 10**9, 1 << 20, 10**9
 
 
@@ -148,6 +152,46 @@ class NeighbourSettings(Section):
     drop_gratuitous_arp: bool = False  # none is listened to
 
 
+def _read_moment(value: Any) -> Any:
+    """The name of a moment of the migration: "migration", "round 2", "cutover", "resumed"."""
+    if isinstance(value, str) and not _MOMENT.fullmatch(value):
+        sentence = f'{shown(value)} is no moment of a migration: {one_of(MOMENTS)}, or a round\'s end, as in "round 2".'
+        raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+    return value
+
+
+class ScheduledChange(LinkOverride):
+    """A link that changes during the trial: cut, restored to what it was at first, or with other values."""
+
+    link: str
+    when: Annotated[str, BeforeValidator(_read_moment)] = "migration"
+    after_ns: DurationNs = Field(alias="after", default=0, le=600 * _S)  # so much later than that moment
+    state: Literal["cut", "restored"] | None = None
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The values that the link is to have; those not named stay as they are."""
+        return {name: value for name in LinkOverride.model_fields if (value := getattr(self, name)) is not None}
+
+    @property
+    def change(self) -> LinkChange | None:
+        """What the link is asked to become; None where it is cut or restored."""
+        return None if self.state else LinkChange(link=self.link, **self.given)
+
+    @property
+    def words(self) -> str:
+        """What happens to the link: "loss 5 %", "cut"."""
+        if self.state is not None:
+            return self.state
+        named = [(LinkOverride.model_fields[name].alias or name, name, value) for name, value in self.given.items()]
+        return ", ".join(f"{alias} {written(value, dimension_of(name) or SHARE)}" for alias, name, value in named)
+
+    @property
+    def moment(self) -> str:
+        """When, in words: "round 2 + 50 ms"."""
+        return self.when + (f" + {written(self.after_ns, DURATION)}" if self.after_ns else "")
+
+
 class FabricSettings(Section):
     """The emulated network."""
 
@@ -160,6 +204,18 @@ class FabricSettings(Section):
     switch: SwitchSettings = SwitchSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
 
+    schedule: list[ScheduledChange] = Field(default_factory=list)  # what changes during the trial
+
+    @property
+    def later(self) -> tuple[LinkChange, ...]:
+        """What links will be asked to become, in the order written."""
+        return tuple(each.change for each in self.schedule if each.change is not None)
+
+    @property
+    def cut_later(self) -> tuple[str, ...]:
+        """Which links will be cut."""
+        return tuple(each.link for each in self.schedule if each.state == "cut")
+
     @property
     def direction(self) -> Direction:
         """What every direction of every link is asked to be, but for `changes`. Raises PlanError if it cannot be."""
@@ -167,8 +223,14 @@ class FabricSettings(Section):
 
     @property
     def longest_queue_ns(self) -> int:
-        """The longest queue of any link."""
-        return max(self.link.queue_ns, *(each.queue_ns or 0 for each in self.links.values()), 0)
+        """The longest queue of any link, at any time."""
+        others = (*self.links.values(), *self.schedule)
+        return max(self.link.queue_ns, *(each.queue_ns or 0 for each in others), 0)
+
+    @property
+    def scheduled_delay_ns(self) -> int:
+        """What the schedule may add to the way there and back."""
+        return 2 * sum((each.delay_ns or 0) + (each.jitter_ns or 0) for each in self.schedule)
 
     @property
     def changes(self) -> tuple[LinkChange, ...]:

@@ -44,6 +44,8 @@ _BINS = 360
 _STROKES: dict[str, dict[str, Any]] = dict(
     zip(schema.SERIES, ({"lw": 1.1}, {"lw": 0.9, "ls": (0, (1, 1.2))}), strict=True)
 )
+_LINK_RISES = (26, 35)  # points above the panels, for the names of links that changed
+_LETTER = 0.06  # inches
 
 Window = tuple[float, float]  # seconds since the pause
 Floats = npt.NDArray[np.float64]
@@ -86,6 +88,7 @@ def _draw(scene: Scene) -> Figure:
         axes.tick_params(axis="x", labelbottom=axes is panels[-1])
     _name_rounds(panels[0], scene, window)
     above(panels[0], 0.0, "guest paused", rise=15, color=VERMILION)
+    _mark_links(panels, scene, window)
 
     heading(drawing, "The cutover, enlarged", left=0.0, top=enlarged_top - 0.36)
     _aside(drawing, "milliseconds since the pause", left=1.78, top=enlarged_top - 0.36)
@@ -121,6 +124,23 @@ def _name_rounds(axes: Axes, scene: Scene, window: Window) -> None:
         inches = (high - low) / (window[1] - window[0]) * _INNER
         if inches > 0.14:
             above(axes, (low + high) / 2, f"round {number}" if inches > 0.6 else str(number), rise=3)
+
+
+def _mark_links(panels: list[Axes], scene: Scene, window: Window) -> None:
+    """Where links changed: a line through all panels, named above them as far as names find room."""
+    free = [window[0]] * len(_LINK_RISES)
+    for row in records(scene.tables.links.sort_values("start_ns", kind="stable")):
+        at = scene.seconds(row.start_ns)
+        if not window[0] <= at <= window[1]:
+            continue
+        for axes in panels:
+            axes.axvline(at, color=INK, lw=0.8, ls=(0, (4, 2)))
+        text = f"{row.link} {row.change}"
+        half = len(text) * _LETTER / _INNER * (window[1] - window[0]) / 2
+        level = next((level for level, end in enumerate(free) if end <= at - half), None)
+        if level is not None:
+            above(panels[0], at, text, rise=_LINK_RISES[level], color=INK)
+            free[level] = at + half
 
 
 def _throughput(axes: Axes, scene: Scene, window: Window) -> None:

@@ -34,6 +34,23 @@ class EventLog:
         os.close(self._fd)
 
 
+class EventTail:
+    """What has been added to an event log since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._position, self._partial = path, 0, b""
+
+    def read(self) -> Iterator[Event]:
+        """The new events; a line that is still being written waits for the next look."""
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            data = file.read()
+        self._position += len(data)
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
 def read_events(path: Path) -> Iterator[Event]:
     """The events of a log in the order they were written.
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from unnoticed.experiments.analysis.downtime import Downtime, as_of
+from unnoticed.experiments.analysis.downtime import Downtime, as_of, stalls_of
 from unnoticed.experiments.analysis.flows import analyse_flows
-from unnoticed.probes.samples import Samples, samples
+from unnoticed.experiments.analysis.raw import CONTROL_STREAM
+from unnoticed.probes.samples import NEVER, Samples, samples
 from unnoticed.probes.stalls import Interval
 from unnoticed.results import glossary
 
@@ -215,3 +218,37 @@ def test_the_slowest_request_waits_for_its_client_s_timer_and_its_parts_sum_to_i
     assert set(timers) <= {f"client's retransmission timer, {rung} time" for rung in ("1st", "2nd", "3rd")}
     start, end = made.truth["tcp_cut"]
     assert sum(timers.values()) >= outage["outage_ns"] - (end - start) - 5 * MS
+
+
+def test_probes_that_a_cut_link_swallows_say_nothing_about_the_machine(records):
+    made = records("fabric.shape=single")
+    raw = made.raw()
+    begin = raw.phase_ns("warm-up") + 500 * MS
+    control = raw.probe("c1", CONTROL_STREAM)
+    swallowed = (control.sent_ns >= begin) & (control.sent_ns < begin + 300 * MS)
+    gap = replace(control, answered_ns=np.where(swallowed, NEVER, control.answered_ns))
+
+    def with_gap(client, stream):
+        return gap if (client, stream) == ("c1", CONTROL_STREAM) else raw.probe(client, stream)
+
+    class Cut:
+        """The records, with that gap, and with what a schedule did."""
+
+        settings, clients, prober = raw.settings, raw.clients, raw.prober
+        probe = staticmethod(with_gap)
+
+        def __init__(self, *changes):
+            self.changes = [
+                {"event": "link", "link": "c1-s1", "change": change, "start_ns": at, "end_ns": at + MS}
+                for change, at in changes
+            ]
+
+        def named(self, *names):
+            return iter(self.changes) if names == ("link",) else raw.named(*names)
+
+    longest = max(stall.duration_ns for stall in stalls_of(Cut()))
+    assert longest >= 290 * MS
+    cut = Cut(("cut", begin), ("restored", begin + 300 * MS))
+    assert max((stall.duration_ns for stall in stalls_of(cut)), default=0) < 290 * MS
+    elsewhere = Cut(("cut", begin + 2000 * MS), ("restored", begin + 2001 * MS))
+    assert max(stall.duration_ns for stall in stalls_of(elsewhere)) == longest

@@ -444,3 +444,70 @@ def test_a_switch_that_cannot_be_is_told_with_the_line_of_each_mistake(tmp_path)
         f"{path}:3: fabric.switch.forward_delay: 1 s is out of range: the Linux bridge takes 2 to 30 s.",
         f"{path}:5: fabric.switch.learning_limit: it must be above 0, and switches must learn at all.",
     )
+
+
+SCHEDULE = """[[fabric.schedule]]
+link = "s1-s2"
+when = "round 1"
+after = "50 ms"
+loss = "5 %"
+[[fabric.schedule]]
+link = "s1-s2"
+when = "resumed"
+state = "restored"
+"""
+
+
+def test_a_schedule_is_one_value_and_no_factor(write):
+    plan = load_plan(write(GOOD.replace("[guest]", SCHEDULE + "[guest]")))
+    assert plan.factors == ("guest.dirty_rate", "migration.announce")
+    loss, restored = plan.settings[0].settings.fabric.schedule
+    assert (loss.link, loss.moment, loss.change.loss_ppm) == ("s1-s2", "round 1 + 50 ms", 50_000)
+    assert (restored.state, restored.change) == ("restored", None)
+    again = load_plan(write(load_plan(write(GOOD.replace("[guest]", SCHEDULE + "[guest]")), repeats=1).text))
+    assert again.settings == plan.settings
+
+
+def test_a_case_may_have_a_schedule_of_its_own(write):
+    case = '[[case]]\nname = "cut"\n[[case.fabric.schedule]]\nlink = "s1-s3"\nstate = "cut"\n[[clause]]\ntext'
+    plan = load_plan(write(GOOD.replace("[[clause]]\ntext", case, 1)))
+    shown = {setting.case: setting.factors["fabric.schedule"] for setting in plan.settings}
+    assert shown == {"announced": None, "silent": None, "cut": "s1-s3: cut at migration"}
+
+
+def test_every_mistake_of_a_schedule_is_told_with_its_line(write):
+    bad = (
+        SCHEDULE.replace("round 1", "rund 1")
+        .replace("loss", "los")
+        .replace('link = "s1-s2"\nwhen = "res', 'when = "res')
+    )
+    assert problems_of(write(GOOD.replace("[guest]", bad + "[guest]"))) == [
+        (
+            '8: fabric.schedule.when: "rund 1" is no moment of a migration: "migration", "cutover" or "resumed", '
+            'or a round\'s end, as in "round 2".'
+        ),
+        '10: fabric.schedule.los: there is no key "los" here; did you mean "loss"?',
+        "11: fabric.schedule.link: is missing; every [[fabric.schedule]] must have it.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'loss = "5 %"\n',
+            "",
+            '6: fabric.schedule: changes nothing; give the link a value, as in loss = "5 %", or state',
+        ),
+        ('"restored"', '"restored"\nloss = "1 %"', "14: fabric.schedule.state: a link that is restored takes no other"),
+        ('"s1-s2"', '"s1"', '7: fabric.schedule.link: "s1" names no link; write two nodes as "s1-s2"'),
+    ],
+)
+def test_what_a_schedule_cannot_mean_is_told(write, old, new, expected):
+    [problem, *_] = problems_of(write(GOOD.replace("[guest]", SCHEDULE.replace(old, new) + "[guest]")))
+    assert problem.startswith(expected)
+
+
+def test_a_round_that_never_comes_is_told(write):
+    text = GOOD.replace("[guest]", SCHEDULE + "[guest]").replace('policy = "tcp-timeout"', 'mode = "stop-and-copy"')
+    assert problems_of(write(text)) == ['8: fabric.schedule.when: "round 1" never comes: stop-and-copy has no rounds.']

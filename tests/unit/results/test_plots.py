@@ -156,6 +156,25 @@ def test_the_slowest_requests_of_the_whole_picture_and_of_the_cutover_are_told_a
     assert "c1, its slowest request around the cutover" in _texts(waterfall.draw(replace(trial, waterfall=both)))
 
 
+def changes_of(trial, *changes):
+    """The table of links for (link, change, seconds after the pause)."""
+    paused = int(trial.trials["paused_ns"].iloc[0])
+    rows = [("00-002", link, change, "round 1", paused, paused + at, paused + at + 1) for link, change, at in changes]
+    columns = [column.name for column in schema.BY_NAME["links"].columns]
+    return schema.validate("links", pd.DataFrame(rows, columns=columns))
+
+
+def test_links_that_changed_are_named_where_there_is_room_and_left_out_where_nothing_is_drawn(tables):
+    trial = tables.of_trial("00-002")
+    once = changes_of(trial, ("s1-s2", "loss 5 %", 0), ("c1-s1", "cut", 3600 * 10**9))
+    texts = _texts(timeline.draw(replace(trial, links=once)))
+    assert "s1-s2 loss 5 %" in texts
+    assert "c1-s1 cut" not in texts
+    many = changes_of(trial, *((f"s1-s{number}", "cut", number) for number in range(2, 9)))
+    drawn = timeline.draw(replace(trial, links=many))
+    assert [text for text in _texts(drawn) if text.endswith(" cut")] == ["s1-s2 cut", "s1-s3 cut"]
+
+
 def test_requests_that_were_never_answered_are_counted(tables):
     trial = tables.of_trial("00-002")
     requests = trial.requests.copy()
