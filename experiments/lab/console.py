@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,9 @@ from unnoticed.topology.quietly import CLI, console_output
 
 _FRAMES_PER_S = 8
 _INTRODUCTION = """\
-The guest serves at {guest_at}, and {clients} draw load from it. Commands, besides Mininet's (help shows all):
+The guest serves at {guest_at}, and {clients} draw load from it. Commands, besides Mininet's (help names them):
+"""
+_COMMANDS = """\
   migrate               move the guest to the other host, and see what its clients feel meanwhile
   status                where the guest is, and what the clients felt in the last ten seconds
   watch [SECONDS]       the live picture of what the clients see; Ctrl-C ends it
@@ -29,6 +32,7 @@ The guest serves at {guest_at}, and {clients} draw load from it. Commands, besid
                         cut a link, and restore it
   wireshark INTERFACE   Wireshark where there is one, else a capture file that grows
   NODE COMMAND          run a command there, for instance: c1 ping -c 3 guest
+  exit                  end the load, check every byte, and take all of it down
 """
 
 
@@ -37,14 +41,13 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
 
     prompt = "unnoticed> "
     identchars = CLI.identchars + "-"  # guest-a is the name of a node
-    doc_header = "Commands (help COMMAND explains one):"
 
     def __init__(self, lab: Lab, *, stdin: IO[str] = sys.stdin) -> None:
         self._lab = lab
         self.problem_count = 0
         self.stdout = sys.stdout
         with console_output():
-            self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)))
+            self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)) + _COMMANDS)
             super().__init__(lab.fabric.network, stdin=stdin)  # returns when the user has left
 
     def run(self) -> None:
@@ -130,6 +133,16 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
         else:
             self._say(f"Capturing, from now until the lab ends, to {self._lab.record(node, interface)}\n")
         return None
+
+    def do_help(self, line: str) -> None:
+        """The commands there are, or a line on one of them: help [COMMAND]"""
+        if line:
+            super().do_help(line)
+            return
+        own = {name for name in vars(Console) if name.startswith("do_")} | {"do_exit", "do_EOF"}
+        others = sorted(name.removeprefix("do_") for name in dir(CLI) if name.startswith("do_") and name not in own)
+        names = textwrap.fill(f"Mininet's commands, which know nothing of the guest: {', '.join(others)}.", 100)
+        self._say(f"{_COMMANDS}{names}\nhelp COMMAND explains one.\n")
 
     def default(self, line: str) -> None:
         """A command at a node; the names of others are replaced by their addresses."""
