@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Page streaming against iperf3, on the same path in the same run, in turn.
 
-    .venv/bin/python benchmarks/streaming.py [--rates 1,5] [--repeats 5] [--mib 512]
+    .venv/bin/python benchmarks/streaming.py [--rates 1,5] [--repeats 5] [--mib 1024]
 
 Both send the same number of bytes from host a to host b of the `single` fabric. `bulk` is round 0 (all pages, in long
 runs), `scattered` every second page. Goodput is bytes by the wall clock of the sender, up to the destination's
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", default="1,5", help="Gbit/s, separated by commas")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--mib", type=int, default=512)
+    parser.add_argument("--mib", type=int, default=1024)
     arguments = parser.parse_args()
     from unnoticed.topology.fabric import Fabric, FabricSpec
     from unnoticed.topology.runs import new_id

@@ -16,6 +16,7 @@ from unnoticed.topology.forwarding import Way
 pytestmark = pytest.mark.root
 
 FRAMES = 20_000
+_OTHER_FRAMES = 3  # that may be lost besides: a kernel asks now and then whether a neighbour is still there
 
 
 def echoes(fabric, place, target, count=FRAMES):
@@ -35,7 +36,7 @@ def test_a_link_loses_the_share_asked_for_in_the_direction_asked_for_and_counts_
         lost = {way: count - before[way] for way, count in fabric.lost_frames().items()}
         [link] = [link for link in fabric.describe()["links"] if link["through"]]
     assert lost["s1>c1"] == 0
-    assert lost["c1>s1"] == sent - answered
+    assert 0 <= lost["c1>s1"] - (sent - answered) <= _OTHER_FRAMES
     # 99.99 % of a binomial distribution lies within four standard deviations
     assert abs(lost["c1>s1"] - 0.02 * sent) < 4 * (sent * 0.02 * 0.98) ** 0.5
     assert [end["node"] for end in link["ends"]] == ["c1", "s1"]

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from unnoticed.events import read_events
@@ -78,7 +79,9 @@ def test_a_prober_that_stood_skips_what_it_missed_and_says_so(probe, guest, tmp_
     assert sum(event["skipped"] for event in late) == done["skipped"]
     assert max(event["late_ns"] for event in late) == done["late_max_ns"] > 150_000_000
     # No bunching: what was sent is the slot that was current, so no two lie closer than their slots do, less lateness.
-    assert (records.sent_ns - records.intended_ns)[~skipped].max() < 100_000_000
+    # But for one at most: that which it was about to send when it was stopped.
+    lateness = np.sort((records.sent_ns - records.intended_ns)[~skipped])
+    assert lateness[-2] < 100_000_000
 
 
 def test_answers_are_stamped_when_they_arrive_and_not_when_they_are_read(probe, guest, tmp_path):

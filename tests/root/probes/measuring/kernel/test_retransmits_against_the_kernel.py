@@ -450,7 +450,12 @@ def test_counts_and_types_are_the_kernels(road, observe, kernel_trace, tmp_path,
         {"name": point, "pid": end.pid, "interface": "eth0", "file": str(tmp_path / f"{point}.pcap")}
         for point, end in road.ends.items()
     ]
-    settings = {"points": points, "switches": [], "guest_mac": "02:77:00:00:00:64", "events": str(tmp_path / "events")}
+    settings = {
+        "points": points,
+        "switches": [],
+        "guest_macs": ["02:77:00:00:00:64"],
+        "events": str(tmp_path / "events"),
+    }
     observer = observe(settings)
     bench = Bench(road)
     try:
