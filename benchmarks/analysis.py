@@ -57,7 +57,7 @@ class Upload:
         put((now + half_rtt, False, 77, 0, isn + 1, SYN | ACK, None))
         now += half_rtt + 20_000
         put((now, True, isn + 1, 0, 78, ACK, None))
-        window = 20
+        window, probed = 20, False
         while len(self.rows) < packets:
             burst = [position + k * SEGMENT for k in range(window)]
             for k, at in enumerate(burst):
@@ -65,6 +65,8 @@ class Upload:
             end = position + window * SEGMENT
             dice = self.random.random()
             answered = now + half_rtt
+            # A probe must be answered, and something after it, before there is another (tcp_process_tlp_ack).
+            may_probe, probed = not probed, False
             if dice < 0.10:  # one segment is lost, and SACKs ask for it
                 lost = int(self.random.integers(1, window - 6))
                 put((answered, False, 78, 0, isn + burst[lost], ACK, None))
@@ -76,9 +78,10 @@ class Upload:
                 self.truth["fast"] += 1
                 answered += half_rtt
                 put((answered, False, 78, 0, isn + end, ACK, None))
-            elif dice < 0.105:  # all are lost; the timer runs out after the probe's
+            elif dice < 0.105 and may_probe:  # all are lost; the timer runs out after the probe's
                 put((now + 8 * MS, True, isn + burst[-1], SEGMENT, 78, ACK, None))
                 self.truth["tlp"] += 1
+                probed = True
                 now += 250 * MS
                 for at in burst:
                     put((now, True, isn + at, SEGMENT, 78, ACK, None))

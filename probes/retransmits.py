@@ -30,8 +30,9 @@ from typing import Literal
 
 import numpy as np
 
+from unnoticed.probes.columns import I64, U8
 from unnoticed.probes.packets import Packets
-from unnoticed.probes.tcp_flows import Flow, FlowRows, split_flows
+from unnoticed.probes.tcp_flows import Flow, FlowSegments, split_segments
 
 Type = Literal["rto", "fast", "tlp"]
 LEAST_RTO_NS = 200_000_000  # TCP_RTO_MIN, include/net/tcp.h
@@ -105,58 +106,74 @@ def count_retransmits(
     for flows whose SYNs are not in the table or whose MSS was lowered later.
     """
     known = snd_mss or {}
-    return [
-        _count(packets, rows, snd_mss=known.get(rows.flow.name), least_rto_ns=least_rto_ns)
-        for rows in split_flows(packets, senders=senders)
-    ]
+    flows = split_segments(packets, senders=senders)
+    room = _Room(frames=max((len(each.sent) for each in flows), default=0))
+    return [_count(packets, each, room, snd_mss=known.get(each.flow.name), least_rto_ns=least_rto_ns) for each in flows]
 
 
-def _count(packets: Packets, rows: FlowRows, *, snd_mss: int | None, least_rto_ns: int) -> FlowRetransmits:
+class _Room:
+    """What `follow` works in, for one flow after the other."""
+
+    def __init__(self, *, frames: int) -> None:
+        """For flows of at most so many frames."""
+        self.flight = _flight(1 << 10)
+        self.repeats = tuple(np.empty(frames, np.int64) for _ in range(3))
+        integers = tuple(np.empty(frames, np.int64) for _ in range(3))
+        self.again = integers + tuple(np.empty(frames, np.uint8) for _ in range(3))
+
+    def enlarge(self) -> None:
+        """For a flow that has more in flight at once."""
+        self.flight = _flight(4 * len(self.flight[0]))
+
+
+def _flight(segments: int) -> tuple[I64 | U8, ...]:
+    return (*(np.empty(segments, np.int64) for _ in range(3)), np.empty(segments, np.uint8))
+
+
+def _count(
+    packets: Packets, each: FlowSegments, room: _Room, *, snd_mss: int | None, least_rto_ns: int
+) -> FlowRetransmits:
+    from unnoticed.probes.flow_kernels import TIME_NS
     from unnoticed.probes.sender_kernels import follow, survey
 
-    p, room = packets, len(rows.sent)
-    offered, sack, stamps = survey(rows.sent, rows.received, p.flags, p.mss, p.sack_permitted, p.timestamps)
+    offered, sack, stamps = survey(each.sent, each.received, packets.mss, packets.sack_permitted)
     known = True
     if snd_mss is not None and snd_mss > 0:
         mss = snd_mss + TIMESTAMP_OPTION_BYTES * stamps
     else:
         mss, known = (offered, True) if offered else (_UNKNOWN_MSS, False)
-    row, length, segments = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-    kind, timeout, spurious = np.empty(room, np.uint8), np.empty(room, np.uint8), np.empty(room, np.uint8)
-    again, total, new_bytes, probes = follow(
-        *(rows.sent, rows.received, p.time_ns, p.sequence, p.acknowledgement, p.flags, p.payload, p.window, p.options),
-        *(p.timestamps, p.timestamp, p.timestamp_echo, p.sack_count, p.sack),
-        *(mss, sack, least_rto_ns * 9 // 10),
-        *(row, length, segments, kind, timeout, spurious),
-    )
-    chosen = row[:again]
+    count = -1
+    while count < 0:
+        count, total, new_bytes, probes = follow(
+            *(each.sent, each.received, packets.sack, mss, sack, least_rto_ns * 9 // 10),
+            *(*room.flight, *room.repeats, *room.again),
+        )
+        if count < 0:
+            room.enlarge()
+    row, *others = (column[:count] for column in room.again)
     return FlowRetransmits(
-        flow=rows.flow,
+        flow=each.flow,
         mss=mss,
         mss_known=known,
         segments=total,
         new_bytes=new_bytes,
         probes=probes,
-        first_ns=int(packets.time_ns[rows.sent[0]]),
-        last_ns=int(packets.time_ns[rows.sent[-1]]),
+        first_ns=int(each.sent[0, TIME_NS]),
+        last_ns=int(each.sent[-1, TIME_NS]),
         rows=tuple(
             Retransmission(
                 time_ns=at,
                 sequence=number,
                 length=old,
-                segments=count,
+                segments=cut,
                 type=_TYPES[code],
                 timeout=by_timer != 0,
                 spurious=in_vain != 0,
             )
-            for at, number, old, count, code, by_timer, in_vain in zip(
-                p.time_ns[chosen].tolist(),
-                p.sequence[chosen].tolist(),
-                length[:again].tolist(),
-                segments[:again].tolist(),
-                kind[:again].tolist(),
-                timeout[:again].tolist(),
-                spurious[:again].tolist(),
+            for at, number, old, cut, code, by_timer, in_vain in zip(
+                packets.time_ns[row].tolist(),
+                packets.sequence[row].tolist(),
+                *(column.tolist() for column in others),
                 strict=True,
             )
         ),

@@ -18,11 +18,13 @@ import numpy as np
 
 from unnoticed.compiled import compiled
 from unnoticed.probes.columns import I64, U8, U16, U32, Bool
+from unnoticed.probes.flow_kernels import INDEX, MARKS, PAYLOAD, SEQUENCES, STAMPS, TIME_NS
 
 RTO, FAST, TLP = range(3)
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _OPEN, _RECOVERY, _LOSS = range(3)
 _SACKED, _REPEATED = 1, 2  # flags of a piece
+_WORD = 0xFFFFFFFF
 _NEVER = np.int64(-(1 << 62))
 
 # What is known of the sender. Positions are bytes from its first frame's sequence number, times nanoseconds.
@@ -147,15 +149,17 @@ def _type(s: I64, start: int, end: int, sent_ns: int, now: int, again: int, sack
 
 
 @compiled
-def _lost_again(s: I64, pieces: I64, kinds: U8, first: I64, last: I64, times: I64, again: int, now: int) -> Any:
+def _lost_again(
+    s: I64, starts: I64, ends: I64, sents: I64, kinds: U8, first: I64, last: I64, times: I64, again: int, now: int
+) -> Any:
     """Whether a retransmission is known to be lost (tcp_rack_detect_loss)."""
     while s[_FRONT] < again:
         k = s[_FRONT]
         if s[_RACK_NS] <= times[k]:
             return False
-        at = _find(pieces[1], s[_HEAD], s[_TAIL], max(first[k], s[_UNA]))
-        while at < s[_TAIL] and pieces[0, at] < last[k]:
-            if pieces[2, at] == times[k] and kinds[at] & _SACKED == 0:
+        at = _find(ends, s[_HEAD], s[_TAIL], max(first[k], s[_UNA]))
+        while at < s[_TAIL] and starts[at] < last[k]:
+            if sents[at] == times[k] and kinds[at] & _SACKED == 0:
                 return now - times[k] >= s[_RACK_RTT_NS]
             at += 1
         s[_FRONT] += 1
@@ -192,42 +196,39 @@ def _hear(
 
 
 @compiled
-def survey(
-    rows: I64, others: I64, flags: U8, mss: U16, sack_permitted: Bool, timestamps: Bool
-) -> tuple[int, bool, bool]:
+def survey(sent: I64, received: I64, mss: U16, sack_permitted: Bool) -> tuple[int, bool, bool]:
     """(the least MSS that a SYN of either end offers, 0: none did; SACK may be used; the sender uses time stamps)."""
     least: Any = np.int64(0)
     sack, stamps = True, False
     for part in range(2):
-        for i in rows if part == 0 else others:
-            if mss[i] > 0 and (least == 0 or mss[i] < least):
-                least = np.int64(mss[i])
-            if flags[i] & _SYN and not sack_permitted[i]:
-                sack = False
-            if part == 0 and timestamps[i]:
+        rows = sent if part == 0 else received
+        for k in range(len(rows)):
+            marks = rows[k, MARKS]
+            if marks & _SYN:
+                i = rows[k, INDEX]
+                if mss[i] > 0 and (least == 0 or mss[i] < least):
+                    least = np.int64(mss[i])
+                sack &= sack_permitted[i]
+            if part == 0 and marks >> 40:
                 stamps = True
     return least, sack, stamps
 
 
 @compiled
 def follow(
-    rows: I64,
-    others: I64,
-    time_ns: I64,
-    sequence: U32,
-    acknowledgement: U32,
-    flags: U8,
-    payload: I64,
-    window: U16,
-    options: U8,
-    timestamps: Bool,
-    timestamp: U32,
-    timestamp_echo: U32,
-    sack_count: U8,
+    sent: I64,
+    received: I64,
     sack_edges: U32,
     mss: int,
     sack: bool,
     quiet_ns: int,
+    starts: I64,
+    ends: I64,
+    sents: I64,
+    kinds: U8,
+    first: I64,
+    last: I64,
+    times: I64,
     again_row: I64,
     again_length: I64,
     again_segments: I64,
@@ -235,41 +236,46 @@ def follow(
     again_timeout: U8,
     again_spurious: U8,
 ) -> tuple[int, int, int, int]:
-    """Follow a flow: `rows` are what its sender sent, `others` what came back, both ascending.
+    """Follow a flow: what its sender sent, and what came back, both as flow_kernels.sort_segments has them.
 
-    Fills the columns `again_...` with one entry per retransmission (they must have room for all of `rows`), and returns
-    (retransmissions, segments sent, bytes sent once at least, probes).
+    Fills the columns `again_...` with one entry per retransmission, and returns (retransmissions, segments sent, bytes
+    sent once at least, probes). They and `first`, `last`, `times` must have room for all of `sent`. `starts`, `ends`,
+    `sents`, `kinds` are room for what is in flight at once, a segment each; returns -1 retransmissions if that is too
+    small. (Arrays that are replaced in here by taller ones would cost more than all else: their references would be
+    counted in each turn of the loop.)
     """
     s = np.zeros(_FIELDS, np.int64)
     s[_PROBED] = s[_TOP] = s[_NEWS_NS] = s[_MARKER] = s[_RACK_NS] = _NEVER
     s[_LEAST_RTT_NS] = -_NEVER
-    pieces = np.empty((3, 256), np.int64)  # of what is in flight: start, end, when it was last sent
-    kinds = np.empty(256, np.uint8)
-    first, last, times = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.int64)
     blocks, before = np.zeros((4, 2), np.int64), np.zeros((4, 2), np.int64)
     again = segments = new_bytes = probes = 0
     heard = asked = answers = False
+    known_before = np.int64(0)
     closed, last_window = False, np.int64(-1)
     pushed, pushed_first = _NEVER, False
     position, number = np.int64(0), np.int64(-1)
     base = np.int64(0)
-    for i in rows:
-        if flags[i] & _RST == 0:
-            base = np.int64(sequence[i])
+    for k in range(len(sent)):
+        if sent[k, MARKS] & _RST == 0:
+            base = sent[k, SEQUENCES] & _WORD
             break
-    next_row, next_other = 0, 0
-    while next_row < len(rows) or next_other < len(others):
-        if next_row == len(rows) or (next_other < len(others) and others[next_other] < rows[next_row]):
-            i = others[next_other]
-            next_other += 1
-            if flags[i] & (_RST | _ACK) != _ACK:  # a RST takes its number from elsewhere
-                asked |= flags[i] & (_RST | _SYN) == _SYN
+    next_sent, next_received = 0, 0
+    while next_sent < len(sent) or next_received < len(received):
+        if next_sent == len(sent) or (
+            next_received < len(received) and received[next_received, INDEX] < sent[next_sent, INDEX]
+        ):
+            at_row = next_received
+            next_received += 1
+            marks, now = received[at_row, MARKS], received[at_row, TIME_NS]
+            if marks & (_RST | _ACK) != _ACK:  # a RST takes its number from elsewhere
+                asked |= marks & (_RST | _SYN) == _SYN
                 continue
-            now = time_ns[i]
-            anchor = (base + s[_HIGH]) & 0xFFFFFFFF
-            said = s[_HIGH] - _apart(anchor, acknowledgement[i])
+            window = (marks >> 16) & 0xFFFF
+            anchor = (base + s[_HIGH]) & _WORD
+            said = s[_HIGH] - _apart(anchor, (received[at_row, SEQUENCES] >> 32) & _WORD)
             # RFC 2883: the first block is a DSACK if it is acknowledged already, or lies within the second.
-            count = np.int64(sack_count[i])
+            count = (marks >> 32) & 0xFF
+            i = received[at_row, INDEX]
             for k in range(count):
                 blocks[k, 0] = s[_HIGH] - _apart(anchor, sack_edges[i, k, 0])
                 blocks[k, 1] = s[_HIGH] - _apart(anchor, sack_edges[i, k, 1])
@@ -296,34 +302,35 @@ def follow(
                 while left < right:
                     # What the acknowledgement before has said is known.
                     until, known = right, False
-                    for other in range(4):
+                    for other in range(known_before):
                         if before[other, 0] <= left < before[other, 1]:
                             left, known = before[other, 1], True
                         elif left < before[other, 0] < until:
                             until = before[other, 0]
                     if known:
                         continue
-                    at = _find(pieces[1], s[_HEAD], s[_TAIL], left)
-                    while at < s[_TAIL] and pieces[1, at] <= until:
+                    at = _find(ends, s[_HEAD], s[_TAIL], left)
+                    while at < s[_TAIL] and ends[at] <= until:
                         if kinds[at] & _SACKED == 0:
                             news = True
-                            if kinds[at] & _REPEATED == 0 and pieces[1, at] <= s[_GOAL]:
+                            if kinds[at] & _REPEATED == 0 and ends[at] <= s[_GOAL]:
                                 original = True
                             # tcp_clean_rtx_queue: what was sent after the head's last try does not wind the timer up.
-                            if pieces[2, at] < pieces[2, s[_HEAD]]:
+                            if sents[at] < sents[s[_HEAD]]:
                                 s[_NEWS_NS] = now
-                            _delivered(s, pieces[2, at], kinds[at] & _REPEATED != 0, now)
+                            _delivered(s, sents[at], kinds[at] & _REPEATED != 0, now)
                             kinds[at] |= _SACKED
                         at += 1
                     left = until
-            before[:] = 0
-            before[:count] = blocks[:count]
-            if duplicate:
-                before[0] = 0
+            for k in range(max(count, known_before)):
+                shown = 1 if duplicate else 0
+                for edge in range(2):
+                    before[k, edge] = blocks[k, edge] if shown <= k < count else 0
+            known_before = count
             advanced = heard and said > s[_UNA]
             if not heard:
                 s[_UNA], heard = said, True
-            repeated = not advanced and payload[i] == 0 and window[i] == last_window and not news
+            repeated = not advanced and received[at_row, PAYLOAD] == 0 and window == last_window and not news
             if advanced:
                 s[_UNA] = said
                 s[_IN_A_ROW] = s[_DUPLICATES] = 0
@@ -333,35 +340,45 @@ def follow(
             if s[_PROBED] != _NEVER and said >= s[_PROBED] and (said > s[_PROBED] or duplicate or repeated):
                 s[_PROBED] = _NEVER  # tcp_process_tlp_ack
             ambiguous = False
-            while s[_HEAD] < s[_TAIL] and pieces[1, s[_HEAD]] <= s[_UNA]:
+            while s[_HEAD] < s[_TAIL] and ends[s[_HEAD]] <= s[_UNA]:
                 at = s[_HEAD]
                 ambiguous |= not sack and kinds[at] & _REPEATED != 0
                 if kinds[at] & _SACKED == 0:
-                    if kinds[at] & _REPEATED == 0 and pieces[1, at] <= s[_GOAL]:
+                    if kinds[at] & _REPEATED == 0 and ends[at] <= s[_GOAL]:
                         original = True
-                    _delivered(s, pieces[2, at], kinds[at] & _REPEATED != 0, now)
+                    _delivered(s, sents[at], kinds[at] & _REPEATED != 0, now)
                 s[_HEAD] += 1
             original &= not ambiguous  # without SACK, the other end may have had it and waited for what was repeated
             if s[_HEAD] == s[_TAIL]:
                 s[_HEAD] = s[_TAIL] = 0
             if advanced:
                 s[_NEWS_NS] = now
-            closed, last_window = window[i] == 0, np.int64(window[i])
+            closed, last_window = window == 0, window
             if s[_STATE] != _OPEN:
-                older = timestamps[i] and s[_STAMPED] != 0 and _apart(timestamp_echo[i], s[_STAMP]) < 0
-                lost = s[_STATE] == _LOSS and sack and _lost_again(s, pieces, kinds, first, last, times, again, now)
+                older = (
+                    marks >> 40 != 0
+                    and s[_STAMPED] != 0
+                    and _apart((received[at_row, STAMPS] >> 32) & _WORD, s[_STAMP]) < 0
+                )
+                lost = (
+                    s[_STATE] == _LOSS
+                    and sack
+                    and _lost_again(s, starts, ends, sents, kinds, first, last, times, again, now)
+                )
                 _hear(s, advanced, news, original, repeated, older, lost, sack)
             continue
-        i = rows[next_row]
-        next_row += 1
-        if flags[i] & _RST:
+        at_row = next_sent
+        next_sent += 1
+        marks, now = sent[at_row, MARKS], sent[at_row, TIME_NS]
+        if marks & _RST:
             continue
-        now = time_ns[i]
+        said = sent[at_row, SEQUENCES] & _WORD
         if number >= 0:
-            position += _apart(sequence[i], number)
-        number = np.int64(sequence[i])
-        start, size = position, payload[i]
-        end = start + size + (flags[i] & _SYN != 0) + (flags[i] & _FIN != 0)
+            position += _apart(said, number)
+        number = said
+        start: Any = position
+        size = sent[at_row, PAYLOAD]
+        end = start + size + (marks & _SYN != 0) + (marks & _FIN != 0)
         # Keep-alives and window probes (RFC 9293 sections 3.8.4 and 3.8.6.1): one byte, or none, just below what is
         # acknowledged; or the one byte behind a closed window, again.
         if heard and size <= 1 and end - start == size:
@@ -377,36 +394,32 @@ def follow(
                 continue
         if end == start:
             continue
-        if flags[i] & _SYN:
+        if marks & _SYN:
             answers, asked = asked, False
-        unit: Any = max(mss - np.int64(options[i]), 1)
+        unit: Any = max(mss - ((marks >> 8) & 0xFF), 1)
         if start < s[_HIGH]:
             old: Any = max(min(size, s[_HIGH] - start), 0)
             cut = max(-(-old // unit), 1)
-            at = _find(pieces[1], s[_HEAD], s[_TAIL], start)
-            sent_ns = pieces[2, at] if at < s[_TAIL] and pieces[0, at] <= start else now
+            at = _find(ends, s[_HEAD], s[_TAIL], start)
+            sent_ns = sents[at] if at < s[_TAIL] and starts[at] <= start else now
             timeouts = s[_TIMEOUTS]
-            if flags[i] & _SYN:
+            if marks & _SYN:
                 kind = RTO
                 s[_TIMEOUTS] += not answers  # or else the other end's timer ran out
             else:
                 kind = _type(s, start, end, sent_ns, now, again, sack, quiet_ns)
-            if again == len(first):
-                first = np.concatenate((first, np.empty_like(first)))
-                last = np.concatenate((last, np.empty_like(last)))
-                times = np.concatenate((times, np.empty_like(times)))
             first[again], last[again], times[again] = start, end, now
-            again_row[again], again_length[again], again_segments[again] = i, old, cut
+            again_row[again], again_length[again], again_segments[again] = sent[at_row, INDEX], old, cut
             again_type[again], again_timeout[again] = kind, s[_TIMEOUTS] > timeouts
             again_spurious[again] = 0
             again += 1
             if kind != TLP:
                 s[_UNDO] = max(s[_UNDO], 0) + cut
-                if s[_STAMPED] == 0 and timestamps[i]:
-                    s[_STAMPED], s[_STAMP] = 1, np.int64(timestamp[i])
-            while at < s[_TAIL] and pieces[0, at] < end:
+                if s[_STAMPED] == 0 and marks >> 40:
+                    s[_STAMPED], s[_STAMP] = 1, sent[at_row, STAMPS] & _WORD
+            while at < s[_TAIL] and starts[at] < end:
                 kinds[at] |= _REPEATED
-                pieces[2, at] = now
+                sents[at] = now
                 at += 1
             segments += cut
             new_bytes += size - old
@@ -420,22 +433,22 @@ def follow(
         if end > s[_HIGH]:
             start = max(start, s[_HIGH])
             s[_HIGH] = end
-            if len(others) == 0:
+            if len(received) == 0:
                 continue
             while start < end:
                 if s[_TAIL] == len(kinds):
-                    kept = s[_TAIL] - s[_HEAD]
-                    room = len(kinds) if 2 * kept <= len(kinds) else 2 * len(kinds)
-                    taller, marks = np.empty((3, room), np.int64), np.empty(room, np.uint8)
-                    taller[:, :kept] = pieces[:, s[_HEAD] : s[_TAIL]]
-                    marks[:kept] = kinds[s[_HEAD] : s[_TAIL]]
-                    pieces, kinds = taller, marks
-                    s[_HEAD], s[_TAIL] = 0, kept
+                    if 2 * s[_HEAD] < len(kinds):
+                        return -1, 0, 0, 0
+                    s[_TAIL] -= s[_HEAD]
+                    for to in range(s[_TAIL]):
+                        of = s[_HEAD] + to
+                        starts[to], ends[to], sents[to], kinds[to] = starts[of], ends[of], sents[of], kinds[of]
+                    s[_HEAD] = 0
                 at = s[_TAIL]
-                pieces[0, at], pieces[1, at], pieces[2, at] = start, min(start + unit, end), now
-                if end - pieces[1, at] == 1 and flags[i] & _FIN:
-                    pieces[1, at] = end
+                starts[at], ends[at], sents[at] = start, min(start + unit, end), now
+                if end - ends[at] == 1 and marks & _FIN:
+                    ends[at] = end
                 kinds[at] = 0
-                start = pieces[1, at]
+                start = ends[at]
                 s[_TAIL] += 1
     return again, segments, new_bytes, probes

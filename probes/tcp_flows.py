@@ -6,7 +6,7 @@ difference of two of them has a meaning. Comparing them as integers invents retr
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,15 @@ class FlowRows:
     received: I64
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlowSegments:
+    """The same with all that is needed to follow the sender: arrays of shape (n, 6), see flow_kernels.sort_segments."""
+
+    flow: Flow
+    sent: I64
+    received: I64
+
+
 def serial_difference(a: npt.NDArray[Any], b: npt.NDArray[Any] | int) -> I64:
     """Return a - b of sequence numbers: positive if a is after b, within 2**31."""
     difference: I64 = (np.asarray(a, np.int64) - np.asarray(b, np.int64)).astype(np.int32).astype(np.int64)
@@ -72,7 +81,45 @@ def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> 
 
     Segments whose options were cut off belong to their flow as well; later fragments belong to none.
     """
-    from unnoticed.probes.flow_kernels import AGAINST, ALONG, INCARNATION, ROW, sort_rows
+    from unnoticed.probes.flow_kernels import sort_rows
+
+    def take(flow: I64, place: I64, count: int) -> I64:
+        rows = np.empty(count, np.int64)
+        sort_rows(flow, place, rows)
+        return rows
+
+    return [
+        FlowRows(flow=flow, sent=sent, received=received) for flow, sent, received in _split(packets, senders, take)
+    ]
+
+
+def split_segments(packets: Packets, *, senders: Collection[int] | None = None) -> list[FlowSegments]:
+    """The same flows with their segments' fields, which are together in memory: a loop over a flow reads no others."""
+    from unnoticed.probes.flow_kernels import FIELDS, sort_segments
+
+    p = packets
+
+    def take(flow: I64, place: I64, count: int) -> I64:
+        segments = np.empty((count, FIELDS), np.int64)
+        sort_segments(
+            *(flow, place, segments, p.time_ns, p.payload, p.sequence, p.acknowledgement, p.flags, p.window),
+            *(p.options, p.sack_count, p.timestamps, p.timestamp, p.timestamp_echo),
+        )
+        return segments
+
+    return [
+        FlowSegments(flow=flow, sent=sent, received=received) for flow, sent, received in _split(packets, senders, take)
+    ]
+
+
+def _split(
+    packets: Packets, senders: Collection[int] | None, take: Callable[[I64, I64, int], I64]
+) -> list[tuple[Flow, I64, I64]]:
+    """The flows with what they sent and received, out of what `take` puts into the order of flows.
+
+    It is given the number of each row's flow (-1: of none), where each flow's begin, and how many there are in all.
+    """
+    from unnoticed.probes.flow_kernels import AGAINST, ALONG, INCARNATION, ROW
 
     chosen = (packets.protocol == PROTOCOL_TCP) & (packets.whole | packets.options_cut)
     if senders is not None and len(packets):
@@ -83,8 +130,7 @@ def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> 
     flow = np.empty(len(packets), np.int64)
     connections = _assign(packets, chosen, flow)
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(connections[:, ALONG : AGAINST + 1].ravel())])
-    rows = np.empty(int(ends[-1]), np.int64)
-    sort_rows(flow, ends[:-1].copy(), rows)
+    rows = take(flow, ends[:-1].copy(), int(ends[-1]))
     first, incarnation = connections[:, ROW], connections[:, INCARNATION]
     near_of, far_of = _addresses(packets, first, "source"), _addresses(packets, first, "destination")
     near_port, far_port = packets.source_port[first].tolist(), packets.destination_port[first].tolist()
@@ -105,8 +151,8 @@ def split_flows(packets: Packets, *, senders: Collection[int] | None = None) -> 
                     remote_port=remote[1],
                     incarnation=times[number],
                 )
-                found.append(FlowRows(flow=flow_of, sent=sent, received=received))
-    found.sort(key=lambda rows: _order(rows.flow))
+                found.append((flow_of, sent, received))
+    found.sort(key=lambda one: _order(one[0]))
     return found
 
 

@@ -366,3 +366,18 @@ def test_timeouts_that_sent_nothing_are_what_the_kernel_counts_beyond_those_seen
     result = count(conversation)
     assert result.timeouts_held(3, time_ns=conversation.now) == 2
     assert result.timeouts_held(0, time_ns=conversation.now - 1) == 0
+
+
+@pytest.mark.parametrize("acknowledged_on_the_way", [False, True])
+def test_thousands_of_segments_can_be_in_flight(trace, acknowledged_on_the_way):
+    conversation, frames = opened(trace), 1000
+    for k in range(frames):
+        conversation.send(at(40 * k), 40 * MSS, **STAMPS)
+        if acknowledged_on_the_way and k > 150:
+            conversation.hear(at(40 * (k - 100)))
+    conversation.hear(at(40 * (frames - 100)), sacks=[(at(40 * frames - 30), at(40 * frames))], after_ns=5 * MS)
+    for k in range(40 * frames - 50, 40 * frames - 30):
+        again(conversation, k)
+    result = count(conversation)
+    assert result.segments == 40 * frames + 20 + 1
+    assert types(conversation) == ["fast"] * 20
