@@ -14,10 +14,11 @@ from typing import TypeVar
 from unnoticed.agents import stream, wire
 from unnoticed.agents.ram import Ram
 from unnoticed.errors import PeerError
+from unnoticed.patience import patient
 
 PORT = 7100
-_SILENCE_S = 10.0  # a peer that says or takes nothing for so long is given up
-_GREETING_S = 10.0  # a peer must have proved itself after so long, however busily it talks
+_SILENCE_S = patient(10.0)  # a peer that says or takes nothing for so long is given up
+_GREETING_S = patient(10.0)  # a peer must have proved itself after so long, however busily it talks
 _UNPROVEN = {wire.State.GREETING, wire.State.GREETED, wire.State.PROVING}
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 

@@ -16,8 +16,9 @@ from typing import Any
 from unnoticed.agents.kernel import libc
 from unnoticed.agents.ram import Ram, Slot, slot_base
 from unnoticed.errors import MigrationError
+from unnoticed.patience import patient
 
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = patient(20.0)
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 
 

@@ -30,10 +30,12 @@ from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.agents.tracking import AUTO, track
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
+from unnoticed.patience import patient
 from unnoticed.tcpinfo import read_tcp_info
 
 _HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end when the listener is hushed
-_PREPARE_S, _PREPARE_S_PER_GIB = 20.0, 15.0  # longest wait for the destination to start a shell and fault in its RAM
+_PREPARE_S = patient(20.0)  # longest wait for the destination to start a shell
+_PREPARE_S_PER_GIB = patient(15.0)  # and to fault in its RAM
 _RETURN_S = 3.0  # longest wait for frames that the destination held
 _LATE_NS = 10_000_000  # a pause so long after the forecast is not the one that was forecast
 

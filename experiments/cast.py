@@ -24,13 +24,14 @@ from unnoticed.experiments.child import Child, Reply
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.watch import Watch
+from unnoticed.patience import patient
 from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.topology.fabric import Fabric, Place
 
-_START_S = 30.0  # longest wait for a process to be ready, on a machine under load
-_MIGRATION_S = 300.0
-_STOP_S = 30.0
-_GRACE_S = 20.0  # how long clients wait for their last answers: TCP may have backed off far by then
+_START_S = patient(30.0)  # longest wait for a process to be ready, on a machine under load
+_MIGRATION_S = patient(300.0)
+_STOP_S = patient(30.0)
+_GRACE_S = patient(20.0)  # how long clients wait for their last answers: TCP may have backed off far by then
 _SETTLE_S = 0.05  # for the last frames to reach the rings
 _CONNECTIONS_PER_PROCESS = 1 << 24
 

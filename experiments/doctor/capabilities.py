@@ -21,9 +21,10 @@ from unnoticed import own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.doctor import kernel_attempts as kernel
 from unnoticed.experiments.doctor.throwaway import TrialError, in_child
+from unnoticed.patience import patient
 from unnoticed.probes.tools import TOOLS
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = patient(10.0)
 PRIVILEGE = "run it as root, and in a container with --privileged"
 
 
@@ -131,6 +132,14 @@ def _veth_and_bridge() -> str:
     return "a veth pair on a bridge, its port closed and opened again"
 
 
+def _sysctls() -> str:
+    setting = Path("/proc/sys/net/ipv4/ip_forward")
+    setting.write_text("1")
+    if setting.read_text().strip() != "1":
+        raise TrialError("ip_forward stayed what it was")
+    return "set ip_forward and read it back"
+
+
 def _htb() -> str:
     shell("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "1")
     shell(
@@ -218,6 +227,11 @@ def _dirty_tracking() -> str:
     return f"by {best}" + (f" (which a plan can change to {' or '.join(others)})" if others else "")
 
 
+def _vmsplice() -> str:
+    kernel.splice_page()
+    return "a page, through a pipe"
+
+
 def _memfd() -> str:
     fd = os.memfd_create("unnoticed")
     os.ftruncate(fd, mmap.PAGESIZE)
@@ -266,12 +280,18 @@ CAPABILITIES: tuple[Capability, ...] = (
                remedy="run scripts/setup, which links Debian's mininet into the environment", network=False),
     Capability(name="veth and bridge", purpose="links, switches, and the guest's gate", attempt=_veth_and_bridge,
                probed="made both, set a port's state, read it back", remedy=f"{_KERNEL}; {_APT} iproute2"),
+    Capability(name="network sysctls", purpose="routes, neighbours and IPv6 of hosts", attempt=_sysctls,
+               probed="set one in a namespace", remedy="run a container with --privileged, or with "
+               "--security-opt unmask=/proc/sys"),
     Capability(name="HTB", purpose="links of a set rate", attempt=_htb, probed="shaped lo and read the class back",
                remedy=_KERNEL),
     Capability(name="dirty tracking", purpose="finding the pages that are written in a round", network=False,
                attempt=_dirty_tracking, probed="wrote a page and looked for it", remedy=_KERNEL),
     Capability(name="memfd", purpose="the guest's RAM", attempt=_memfd, probed="made, mapped and wrote one",
                remedy=_KERNEL, network=False),
+    Capability(name="vmsplice", purpose="sending pages without a copy", attempt=_vmsplice, network=False,
+               probed="put a page into a pipe", remedy="run a container with --privileged, or with "
+               "--security-opt seccomp=unconfined"),
     Capability(name="pidfd_getfd", purpose="the agent's hold on the guest's memory", attempt=kernel.take_descriptor,
                probed="took a descriptor out of a child", network=False,
                remedy=f"run Linux 5.6 or newer; {PRIVILEGE}"),

@@ -14,7 +14,7 @@ import socket
 import struct
 from fcntl import ioctl
 
-from unnoticed.agents.kernel import soft_dirty
+from unnoticed.agents.kernel import libc, soft_dirty
 from unnoticed.experiments.doctor.throwaway import TrialError
 
 _SYSCALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
@@ -119,6 +119,20 @@ def take_descriptor() -> str:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return "wrote through a pipe taken from a child"
+
+
+def splice_page() -> None:
+    """Send a page through a pipe by vmsplice(2)."""
+    page = ctypes.create_string_buffer(b"u" * mmap.PAGESIZE, mmap.PAGESIZE)
+    vector = (ctypes.c_uint64 * 2)(ctypes.addressof(page), mmap.PAGESIZE)  # struct iovec
+    reading, writing = os.pipe()
+    try:
+        libc.vmsplice(writing, ctypes.addressof(vector), 1)
+        if os.read(reading, mmap.PAGESIZE) != page.raw:
+            raise TrialError("what came out of the pipe was not what went in")
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def load_classifier() -> int:

@@ -16,10 +16,11 @@ from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.events import read_events
 from unnoticed.experiments.child import Child
+from unnoticed.patience import patient
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.runs import Run
 
-WAIT_S = 40.0
+WAIT_S = patient(40.0)
 MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 
 
@@ -108,7 +109,7 @@ class Stage:
             port=self.guest_address[1],
             events=str(self.events_path),
             records=str(self.folder),
-            grace_s=15.0,
+            grace_s=patient(15.0),
             **settings,
         )
         client.wait_ready(WAIT_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from unnoticed.experiments.doctor.capabilities import CAPABILITIES, find
+from unnoticed.patience import patient
 
 pytestmark = pytest.mark.root
 
@@ -54,8 +55,9 @@ def doctor():
 
     def run(*before, program=DOCTOR[:2], arguments=DOCTOR[2:]):
         command = [*before, sys.executable, *program, *arguments]
-        text = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        document = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False, timeout=120)
+        options = {"capture_output": True, "text": True, "timeout": patient(120)}
+        text = subprocess.run(command, check=False, **options)
+        document = subprocess.run([*command, "--json"], check=False, **options)
         assert document.returncode == text.returncode, document.stderr
         return text, json.loads(document.stdout)
 
