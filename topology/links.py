@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -38,6 +38,7 @@ class Links:
         self._pairs = [(one.node, other.node) for one, other in self._ends]
         self._read: dict[tuple[str, str], dict[str, int]] = {}
         self._detours: dict[Ends, Ends] = {}
+        self._single: set[Ends] = set()  # the links that carry nothing but single frames
         self._lock = threading.Lock()  # a schedule changes links while others look at them
         asked = directions(self._pairs, base=spec.direction, changes=spec.links, kinds=kinds)
         self._first = self._by_end(asked)  # what each direction was asked to be at first
@@ -79,12 +80,8 @@ class Links:
         if self.emulator is None:
             return
         self.emulator.set_up()
-        devices: dict[tuple[str, int], list[str]] = {}
-        for end in (end for ends in self._detours for end in ends):
-            devices.setdefault((end.node, end.pid), []).append(end.interface)
-        run_inside(
-            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
-        )
+        lossy = {passage.inlet for passage in self.emulator.passages if any(map(_is_impaired, passage.states))}
+        self._cut_into_frames(lossy)
 
     def close(self) -> None:
         """End the relays; the rest goes with the namespaces."""
@@ -166,7 +163,23 @@ class Links:
                 run_inside([(end.pid, change)])
             self._asked[end.node, end.interface] = direction
         if self.emulator is not None and passages:
+            self._cut_into_frames({inlet for inlet, direction in passages.items() if direction.is_impaired})
             self.emulator.change(passages)
+
+    def _cut_into_frames(self, inlets: Set[str]) -> None:
+        """Let only single frames come to these ports and the ports they lead to, if that is not so yet.
+
+        A link that forwards and nothing more is left to carry large pieces, which costs far less.
+        """
+        devices: dict[tuple[str, int], list[str]] = {}
+        for ends, ports in self._detours.items():
+            if ends not in self._single and inlets & {port.interface for port in ports}:
+                self._single.add(ends)
+                for end in ends:
+                    devices.setdefault((end.node, end.pid), []).append(end.interface)
+        run_inside(
+            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
+        )
 
     def _meant(self, link: str) -> set[tuple[int, bool]]:
         found = select(link, self._pairs, self._kinds)
@@ -240,3 +253,7 @@ class Links:
                     )
                 )
         self.emulator = Emulator(pid, passages, outer=outer)
+
+
+def _is_impaired(direction: Direction) -> bool:
+    return direction.is_impaired
