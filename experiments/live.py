@@ -28,8 +28,11 @@ from unnoticed.topology.spec import is_own
 from unnoticed.topology.switching import Switching
 
 
-def spec_for(settings: Settings) -> FabricSpec:
-    """The fabric that the settings ask for. Of a topology of the user's own all clients draw load, unless counted."""
+def spec_for(settings: Settings, *, adjustable: bool = False) -> FabricSpec:
+    """The fabric that the settings ask for. Of a topology of the user's own all clients draw load, unless counted.
+
+    `adjustable`: its links can be asked for anything later.
+    """
     fabric = settings.fabric
     counted = "count" in settings.clients.model_fields_set or not is_own(fabric.shape)
     return FabricSpec(
@@ -43,6 +46,7 @@ def spec_for(settings: Settings) -> FabricSpec:
         links=fabric.changes,
         later=fabric.later,
         cut_later=fabric.cut_later,
+        adjustable=adjustable,
     )
 
 
@@ -69,9 +73,9 @@ def check_fabrics(plan: Plan) -> None:
         raise PlanError(*problems)
 
 
-def fabric_for(settings: Settings, *, run_id: str) -> Fabric:
+def fabric_for(settings: Settings, *, run_id: str, adjustable: bool = False) -> Fabric:
     """The fabric that the settings ask for; it is not yet up."""
-    return Fabric(spec_for(settings), run_id=run_id)
+    return Fabric(spec_for(settings, adjustable=adjustable), run_id=run_id)
 
 
 class LiveBench:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unnoticed.errors import PlanError
 from unnoticed.topology import addresses
 from unnoticed.topology.addresses import Address
-from unnoticed.topology.direction import LinkChange, directions
+from unnoticed.topology.direction import LinkChange, directions, futures
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.requirements import fit, link_changes, wants_tree
 from unnoticed.topology.roles import Roles
@@ -44,7 +44,9 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
             f"clients.count: {name} has {len(clients)} hosts that can be clients, fewer than {spec.clients}."
         )
     changes = (*link_changes(topo, queue_ns=spec.queue_ns), *spec.links)
-    directions(wiring.links, base=spec.direction, changes=changes, kinds=wiring.kinds(spec.roles))
+    kinds = wiring.kinds(spec.roles)
+    asked = directions(wiring.links, base=spec.direction, changes=changes, kinds=kinds)
+    futures(wiring.links, asked, later=spec.later, cut=spec.cut_later, kinds=kinds)
     return Design(
         addresses=_addresses(wiring, segments, spec.roles),
         guest=addresses.GUEST,

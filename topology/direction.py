@@ -126,25 +126,69 @@ def select(link: str, pairs: Sequence[tuple[str, str]], kinds: Mapping[str, str]
     return found
 
 
+Pair = tuple[str, str]
+Both = tuple[Direction, Direction]  # what a link is asked to be, from its first node and from its second
+
+
 def directions(
-    pairs: Sequence[tuple[str, str]], *, base: Direction, changes: Iterable[LinkChange], kinds: Mapping[str, str]
-) -> list[tuple[Direction, Direction]]:
-    """What each link is asked to be, from its first node and from its second; later changes are laid over earlier.
+    pairs: Sequence[Pair], *, base: Direction, changes: Iterable[LinkChange], kinds: Mapping[str, str]
+) -> list[Both]:
+    """What each link is asked to be; later changes are laid over earlier.
 
     Raises PlanError with a sentence for each change that concerns no link, or cannot be.
     """
-    asked = {(number, there): base for number in range(len(pairs)) for there in (True, False)}
+    asked = [(base, base) for _ in pairs]
+    states = _all_states(pairs, asked, changes=changes, named=(), kinds=kinds)
+    return [(there[-1], back[-1]) for there, back in states]
+
+
+def futures(
+    pairs: Sequence[Pair],
+    asked: Sequence[Both],
+    *,
+    later: Iterable[LinkChange],
+    cut: Iterable[str],
+    kinds: Mapping[str, str],
+) -> list[tuple[list[Direction], list[Direction]]]:
+    """All that each direction of each link will be, one after the other, if `later` is asked of it in that order.
+
+    `cut`: links that will be cut. Raises PlanError with a sentence for each that is no link, or cannot be.
+    """
+    return _all_states(pairs, asked, changes=later, named=cut, kinds=kinds)
+
+
+def _all_states(
+    pairs: Sequence[Pair],
+    asked: Sequence[Both],
+    *,
+    changes: Iterable[LinkChange],
+    named: Iterable[str],
+    kinds: Mapping[str, str],
+) -> list[tuple[list[Direction], list[Direction]]]:
+    states = [([there], [back]) for there, back in asked]
     problems: list[str] = []
+
+    def meant(link: str) -> list[tuple[int, bool]]:
+        found = select(link, pairs, kinds)
+        if not found:
+            problems.append(no_such_link(link, pairs))
+        return sorted(found)
+
     for change in changes:
-        meant = select(change.link, pairs, kinds)
-        if not meant:
-            known = ", ".join(f"{one}-{other}" for one, other in pairs)
-            problems.append(f"The fabric has no link {change.link!r}; its links are {known}.")
-        for key in sorted(meant):
+        for number, there in meant(change.link):
+            line = states[number][0 if there else 1]
             try:
-                asked[key] = change.applied(asked[key])
+                line.append(change.applied(line[-1]))
             except PlanError as error:
                 problems += [f"The link {change.link}: {problem}" for problem in error.problems]
+    for link in named:
+        meant(link)
     if problems:
         raise PlanError(*dict.fromkeys(problems))
-    return [(asked[number, True], asked[number, False]) for number in range(len(pairs))]
+    return states
+
+
+def no_such_link(link: str, pairs: Sequence[Pair]) -> str:
+    """The sentence for a link that a fabric does not have."""
+    known = ", ".join(f"{one}-{other}" for one, other in pairs)
+    return f"The fabric has no link {link!r}; its links are {known}."

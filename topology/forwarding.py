@@ -39,7 +39,8 @@ class Way:
         """The rules of the way's chain, in order."""
         if self.outlet is None:
             return []
-        drop = f'numgen random mod {WHOLE_PPM} < {self.loss_ppm} counter name "{self.counter}" drop'
+        draw = f"numgen random mod {WHOLE_PPM} < {self.loss_ppm} " if self.loss_ppm < WHOLE_PPM else ""
+        drop = f'{draw}counter name "{self.counter}" drop'
         return [*([drop] if self.loss_ppm else []), f'fwd to "{self.outlet}"']
 
     def table_lines(self) -> list[str]:
@@ -107,7 +108,8 @@ def way_differences(asked: list[Way], table: list[dict[str, Any]]) -> list[str]:
         if expected and way.loss_ppm:
             left = {"numgen": {"mode": "random", "mod": WHOLE_PPM, "offset": 0}}
             match = {"match": {"op": "<", "left": left, "right": way.loss_ppm}}
-            expected.insert(0, [match, {"counter": way.counter}, {"drop": None}])
+            draw = [match] if way.loss_ppm < WHOLE_PPM else []
+            expected.insert(0, [*draw, {"counter": way.counter}, {"drop": None}])
         if chains.get(way.inlet) != expected:
             wrong.append(f"the rules of {way.inlet} are {chains.get(way.inlet)} instead of {expected}")
     return wrong

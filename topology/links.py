@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
 from unnoticed.errors import PlanError
 from unnoticed.topology import emulator
-from unnoticed.topology.direction import Direction, LinkChange, directions, select
+from unnoticed.topology.direction import Direction, LinkChange, directions, futures, no_such_link, select
 from unnoticed.topology.emulator import Emulator, LinkWay, Passage
 from unnoticed.topology.link import End, reshape, set_administrative, shape
 from unnoticed.topology.namespaces import run_inside
@@ -38,12 +38,14 @@ class Links:
         self._pairs = [(one.node, other.node) for one, other in self._ends]
         self._read: dict[tuple[str, str], dict[str, int]] = {}
         self._detours: dict[Ends, Ends] = {}
+        self._single: set[Ends] = set()  # the links that carry nothing but single frames
         self._lock = threading.Lock()  # a schedule changes links while others look at them
         asked = directions(self._pairs, base=spec.direction, changes=spec.links, kinds=kinds)
         self._first = self._by_end(asked)  # what each direction was asked to be at first
         self._asked = dict(self._first)  # and what it is asked to be now, by node and interface of the sending end
+        possible = futures(self._pairs, asked, later=spec.later, cut=spec.cut_later, kinds=kinds)
         cut = {number for link in spec.cut_later for number, _ in self._meant(link)}
-        self._detour(self._possible(asked, spec), always=set(range(len(self._ends))) if spec.adjustable else cut)
+        self._detour(possible, always=set(range(len(self._ends))) if spec.adjustable else cut)
 
     # -- building them ---------------------------------------------------------------------------------------------
 
@@ -79,12 +81,8 @@ class Links:
         if self.emulator is None:
             return
         self.emulator.set_up()
-        devices: dict[tuple[str, int], list[str]] = {}
-        for end in (end for ends in self._detours for end in ends):
-            devices.setdefault((end.node, end.pid), []).append(end.interface)
-        run_inside(
-            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
-        )
+        lossy = {passage.inlet for passage in self.emulator.passages if any(map(_is_impaired, passage.states))}
+        self._cut_into_frames(lossy)
 
     def close(self) -> None:
         """End the relays; the rest goes with the namespaces."""
@@ -166,13 +164,28 @@ class Links:
                 run_inside([(end.pid, change)])
             self._asked[end.node, end.interface] = direction
         if self.emulator is not None and passages:
+            self._cut_into_frames({inlet for inlet, direction in passages.items() if direction.is_impaired})
             self.emulator.change(passages)
+
+    def _cut_into_frames(self, inlets: Set[str]) -> None:
+        """Let only single frames come to these ports and the ports they lead to, if that is not so yet.
+
+        A link that forwards and nothing more is left to carry large pieces, which costs far less.
+        """
+        devices: dict[tuple[str, int], list[str]] = {}
+        for ends, ports in self._detours.items():
+            if ends not in self._single and inlets & {port.interface for port in ports}:
+                self._single.add(ends)
+                for end in ends:
+                    devices.setdefault((end.node, end.pid), []).append(end.interface)
+        run_inside(
+            [(pid, functools.partial(send_single_frames, names, where=node)) for (node, pid), names in devices.items()]
+        )
 
     def _meant(self, link: str) -> set[tuple[int, bool]]:
         found = select(link, self._pairs, self._kinds)
         if not found:
-            known = ", ".join(f"{one}-{other}" for one, other in self._pairs)
-            raise PlanError(f"The fabric has no link {link!r}; its links are {known}.")
+            raise PlanError(no_such_link(link, self._pairs))
         return found
 
     def _cable(self, link: str) -> list[End]:
@@ -203,16 +216,7 @@ class Links:
             for end, direction in zip(ends, both, strict=True)
         }
 
-    def _possible(self, asked: list[tuple[Direction, Direction]], spec: FabricSpec) -> list[list[list[Direction]]]:
-        """All that each direction of each link will be, one after the other. Raises PlanError if it cannot be."""
-        found = [[[there], [back]] for there, back in asked]
-        for change in spec.later:
-            for number, there in self._meant(change.link):
-                states = found[number][0 if there else 1]
-                states.append(change.applied(states[-1]))
-        return found
-
-    def _detour(self, possible: list[list[list[Direction]]], *, always: set[int]) -> None:
+    def _detour(self, possible: Sequence[tuple[list[Direction], list[Direction]]], *, always: set[int]) -> None:
         """Let the links that need it run through the emulator, and those of the numbers in `always`."""
         through = [
             number
@@ -240,3 +244,7 @@ class Links:
                     )
                 )
         self.emulator = Emulator(pid, passages, outer=outer)
+
+
+def _is_impaired(direction: Direction) -> bool:
+    return direction.is_impaired

@@ -18,6 +18,8 @@ from unnoticed.probes.outages import Outage
 from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, TIME_STAMP, empty
 from unnoticed.workload import Kind
 
+_NOTABLE_LATE = 0.02
+
 
 def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
     """All tables of one trial, by name. Raises RecordError where its records are incomplete."""
@@ -158,6 +160,14 @@ def _notes(
         notes.append(f"{lost} connections had ended before they could be moved.")
     for event in raw.named("link-missed"):
         notes.append(f"The link {event['link']} was never changed ({event['change']}): {event['moment']} never came.")
+    held = [counts for event in raw.named("links") for counts in event["relay"].values()]
+    late, sent = sum(counts["late"] for counts in held), sum(counts["sent"] for counts in held)
+    if late > _NOTABLE_LATE * sent:
+        latest_ms = max(counts["latest_ns"] for counts in held) / 1e6
+        notes.append(
+            f"Of the frames on links with a delay, {late / sent:.1%} came more than 0.3 ms late, by up to "
+            f"{latest_ms:.1f} ms: this machine was too busy to keep them on time."
+        )
     return notes
 
 

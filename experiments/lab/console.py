@@ -14,6 +14,7 @@ from unnoticed.clock import now_ns
 from unnoticed.errors import UnnoticedError
 from unnoticed.experiments.interrupts import every_interrupt, shielded
 from unnoticed.experiments.lab.lab import Lab, Migrated
+from unnoticed.experiments.lab.link_words import parse
 from unnoticed.experiments.lab.picture import SPAN_NS, picture
 from unnoticed.experiments.lab.pulse import Felt
 from unnoticed.topology.quietly import CLI, console_output
@@ -28,8 +29,10 @@ _COMMANDS = """\
   watch [SECONDS]       the live picture of what the clients see; Ctrl-C ends it
   tables                behind which port each switch takes the guest to be
   probe [CLIENT]        a hundred probes to the guest, now
-  link NODE NODE up|down
-                        cut a link, and restore it
+  link NODE NODE down|up
+                        cut a link, and restore it to what it was at first
+  link NODE NODE loss 1% delay 5ms ...
+                        let a link be something else (NODE>NODE: one direction)
   wireshark INTERFACE   Wireshark where there is one, else a capture file that grows
   NODE COMMAND          run a command there, for instance: c1 ping -c 3 guest
   exit                  end the load, check every byte, and take all of it down
@@ -115,12 +118,14 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             self._say(f"  {felt_line(client, self._lab.probe(client))}\n")
 
     def do_link(self, line: str) -> None:
-        """Cut the link between two nodes, or restore it: link NODE NODE up|down"""
-        words = line.split()
-        if len(words) != 3 or words[2] not in ("up", "down"):
-            return self._complain("usage: link NODE NODE up|down")
-        self._lab.set_link(words[0], words[1], up=words[2] == "up")
-        return None
+        """Cut the link between two nodes, restore it, or change it: link NODE NODE up|down|loss 1% delay 5ms ..."""
+        link, change, up = parse(line)
+        if change is not None:
+            self._lab.fabric.change_link(change)
+        elif up:
+            self._lab.fabric.restore_link(link)
+        else:
+            self._lab.fabric.cut_link(link)
 
     def do_wireshark(self, line: str) -> None:
         """Look at an interface, with Wireshark where there is one, else in a file: wireshark INTERFACE"""

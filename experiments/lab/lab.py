@@ -27,7 +27,6 @@ from unnoticed.probes.capture import Capture
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.probes.stamped_datagrams import open_stamped
 from unnoticed.topology.bridge import forwarding_port
-from unnoticed.topology.link import set_administrative
 from unnoticed.topology.runs import Run
 
 _AROUND_NS = 200_000_000  # before and after a migration, for what its clients felt of it
@@ -72,7 +71,7 @@ class Lab:
         with ExitStack() as on_failure:
             self._run.begin()
             on_failure.callback(self._run.end)
-            self.fabric = fabric_for(self.trial.settings, run_id=self._run.id)
+            self.fabric = fabric_for(self.trial.settings, run_id=self._run.id, adjustable=True)
             on_failure.callback(self.fabric.stop)
             self.fabric.start()
             self._events = EventLog(self.folder / "events.jsonl", who="runner")
@@ -165,18 +164,6 @@ class Lab:
             port = forwarding_port(switch.pid, mac)
             found[name] = None if port is None else switch.ports.get(port, port)
         return found
-
-    def set_link(self, one: str, other: str, *, up: bool) -> int:
-        """Cut all links between two nodes, or restore them; how many. Raises FabricError if there is none.
-
-        At the switch's end: the other one loses its carrier, as if the cable had been pulled, and keeps its routes.
-        """
-        between = [link.ends for link in self.fabric.network.links if {end.node for end in link.ends} == {one, other}]
-        if not between:
-            raise FabricError(f"There is no link between {one} and {other}; `net` shows those there are.")
-        for ends in between:
-            set_administrative([end for end in ends if end.node in self.fabric.switches] or ends, up=up)
-        return len(between)
 
     @property
     def interfaces(self) -> dict[str, tuple[str, str]]:

@@ -47,9 +47,11 @@ def test_a_loss_comes_and_goes(run):
         assert answered(fabric) == 300
         fabric.change_link(later)
         assert 90 < answered(fabric) < 210
-        lost = fabric.lost_frames()["c1>s1"]
         [way] = [way for way in fabric.ways() if way.name == "c1>s1"]
         assert (way.asked.loss_ppm, way.means) == (500_000, "HTB, nftables")
+        fabric.change_link(LinkChange(link="c1>s1", loss_ppm=1_000_000))
+        assert answered(fabric, 50) == 0
+        lost = fabric.lost_frames()["c1>s1"]
         fabric.restore_link("c1-s1")
         assert answered(fabric) == 300
         assert fabric.lost_frames()["c1>s1"] == lost  # counted since the start

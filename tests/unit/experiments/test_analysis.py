@@ -164,3 +164,33 @@ def test_no_events_at_all_are_an_error_and_no_empty_table(records):
     (made.folder / "events.jsonl").write_text(json.dumps({"event": "phase"}) + "\n")
     with pytest.raises(RecordError, match="line 1"):
         made.analyse()
+
+
+@pytest.mark.parametrize(("late", "noted"), [(5, False), (50, True)])
+def test_frames_that_a_link_with_a_delay_brought_too_late_are_noted(records, late, noted):
+    made = records()
+    relay = {
+        "l0-0": {"sent": 600, "late": 0, "latest_ns": 0},
+        "l0-1": {"sent": 400, "late": late, "latest_ns": 7 * 10**6},
+    }
+
+    def change(event):
+        is_last = event["event"] == "phase" and event["phase"] == "end"
+        return [{**event, "event": "links", "lost": {}, "dropped": {}, "relay": relay}, event] if is_last else event
+
+    made.change(change)
+    notes = row(made.analyse())["notes"] or ""
+    sentence = "Of the frames on links with a delay, 5.0% came more than 0.3 ms late, by up to 7.0 ms"
+    assert (sentence in notes) == noted
+
+
+def test_a_scheduled_change_whose_moment_never_came_is_noted(records):
+    made = records()
+
+    def change(event):
+        missed = {"event": "link-missed", "link": "s1-s2", "change": "cut", "moment": "round 9"}
+        is_last = event["event"] == "phase" and event["phase"] == "end"
+        return [{**event, **missed}, event] if is_last else event
+
+    made.change(change)
+    assert "The link s1-s2 was never changed (cut): round 9 never came." in row(made.analyse())["notes"]

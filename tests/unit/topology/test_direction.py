@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unnoticed.errors import PlanError
-from unnoticed.topology.direction import Direction, LinkChange, directions, readings, select
+from unnoticed.topology.direction import Direction, LinkChange, directions, futures, readings, select
 
 PAIRS = [("s1", "s2"), ("a", "s2"), ("c1", "s1"), ("c2", "s2")]
 KINDS = {"s1": "switches", "s2": "switches", "a": "hosts", "c1": "clients", "c2": "clients"}
@@ -90,3 +90,21 @@ def test_every_change_that_cannot_be_is_told_once():
 
 def test_a_node_with_a_dash_in_its_name_is_found():
     assert select("h-1-s1", [("h-1", "s1")], {}) == {(0, True), (0, False)}
+
+
+def test_what_a_link_will_be_is_laid_over_what_it_is_by_then():
+    asked = directions(PAIRS, base=Direction(), changes=(), kinds=KINDS)
+    later = (LinkChange(link="s1>s2", delay_ns=9), LinkChange(link="s1-s2", jitter_ns=0, loss_ppm=1))
+    there, back = futures(PAIRS, asked, later=later, cut=("c1-s1",), kinds=KINDS)[0]
+    assert there == [Direction(), Direction(delay_ns=9), Direction(delay_ns=9, loss_ppm=1)]
+    assert back == [Direction(), Direction(loss_ppm=1)]
+
+
+def test_every_future_that_cannot_be_is_told():
+    asked = directions(PAIRS, base=Direction(), changes=(), kinds=KINDS)
+    with pytest.raises(PlanError) as refusal:
+        futures(PAIRS, asked, later=(LinkChange(link="s1-s2", jitter_ns=10**6),), cut=("s1-s9",), kinds=KINDS)
+    assert refusal.value.problems == (
+        "The link s1-s2: A jitter of 1 ms needs a delay of at least as much, not of 0 ms.",
+        "The fabric has no link 's1-s9'; its links are s1-s2, a-s2, c1-s1, c2-s2.",
+    )

@@ -43,6 +43,7 @@ def test_a_way_drops_a_share_and_forwards_the_rest():
         'fwd to "l0-1"',
     ]
     assert PLAIN.rules() == ['fwd to "l0-0"']
+    assert Way(inlet="l0-0", outlet="l0-1", loss_ppm=1_000_000).rules()[0] == 'counter name "lost-l0-0" drop'
     assert table_lines([PLAIN]) == [
         "add table netdev emulator",
         "add counter netdev emulator lost-l0-1",
