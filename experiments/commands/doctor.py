@@ -40,6 +40,7 @@ def command(*, as_json: bool, seconds: float) -> None:
             "Whether this machine can run experiments shows only to root: what is tried would be refused to user "
             f"{os.geteuid()}; try: sudo unnoticed doctor"
         )
+    own_root.check_proc()
     with contextlib.suppress(MachineError):  # it is tried again, and reported, below
         own_root.enter()
     found = [find(capability) for capability in CAPABILITIES]

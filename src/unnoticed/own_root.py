@@ -24,13 +24,16 @@ _MNT_DETACH = 2
 _NAMESPACE = "/proc/self/ns/mnt"
 
 
+def check_proc() -> None:
+    """Raise MachineError where there is no /proc, without which nothing else can be found out."""
+    if not Path("/proc/self").exists():
+        raise MachineError("There is no /proc here: mount it first (mount -t proc proc /proc).")
+
+
 def is_own() -> bool:
     """Whether / is the root of the mount namespace of this process. Needs root; raises MachineError without /proc."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except FileNotFoundError:
-        raise MachineError("There is no /proc here: mount it first (mount -t proc proc /proc).") from None
-    mount_points = (line.split(" ")[4] for line in lines)
+    check_proc()
+    mount_points = (line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     if "/" not in mount_points:
         return False
     # nsenter enters the namespace that it is in: that alone moves it to the root of it.
