@@ -1,4 +1,4 @@
-"""Which tests run here: those that need root, and those that need a newer kernel.
+"""Which tests run here: those that need root, and those that need a newer kernel; and which may run side by side.
 
 A test that needs root is skipped without it, with the reason. Where root is required (CI=true, or
 UNNOTICED_REQUIRE_ROOT=1) nothing that such a test lacks is an excuse: its skips fail. One excuse stands: a kernel that
@@ -17,11 +17,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from unnoticed import own_root
 from unnoticed.errors import MachineError
 
+# How long an example takes is this machine's affair, not the test's.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
 ROOT_TESTS = Path(__file__).parent / "root"
+# Whole runs, and what is cleaned up behind dead ones, one after another: they look at all that is on the machine.
+ON_THEIR_OWN = (ROOT_TESTS / "experiments", ROOT_TESTS / "topology" / "test_clean.py")
 OLDER_KERNEL = "the kernel is older: "
 
 
@@ -56,6 +63,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # As from a terminal: under nohup, or in the background of a script, these are ignored, by all that is started too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def side_by_side(path: Path) -> str:
+    """The group of a test: those of one group run one after another, in one process (`--dist loadgroup`)."""
+    if any(place == path or place in path.parents for place in ON_THEIR_OWN):
+        return "runs"
+    return "parts" if ROOT_TESTS in path.parents else path.stem
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(side_by_side(item.path)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -162,25 +162,51 @@ HOST_WIDE = [  # what Mininet raises when it is initialised its own way, and wha
 ]
 
 
-@pytest.fixture
-def machine():
-    """Everything outside a run's own namespaces that it could have touched, as one comparable value."""
+class Machine:
+    """Everything outside a run's own namespaces that it could have touched, as one comparable value.
 
-    def lines(*command):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return sorted(done.stdout.splitlines())
+    A network that comes up elsewhere, of another test, shows for moments: only what stays is looked at.
+    """
 
-    def look():
+    def __call__(self):
+        """What is there, and was there a moment before."""
+        seen = [self._look()]
+
+        def is_settled():
+            time.sleep(0.05)
+            seen.append(self._look())
+            return seen[-1] == seen[-2]
+
+        wait_until(is_settled, what="this machine is the same twice", timeout_s=20.0)
+        return seen[-1]
+
+    def is_again(self, before):
+        """Whether it is as it was before, or becomes so at once."""
+        deadline_s = time.monotonic() + 5.0
+        while (now := self._look()) != before and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert now == before
+        return True
+
+    def _look(self):
         settings = {name: Path("/proc/sys", name) for name in HOST_WIDE}
         return {
-            "links": [line.split(":")[1] for line in lines("ip", "-o", "link", "show")],
-            "addresses": lines("ip", "-o", "-4", "address", "show"),
-            "queues": lines("tc", "qdisc", "show"),
-            "named namespaces": lines("ip", "netns", "list"),
+            "links": [line.split(":")[1] for line in self._lines("ip", "-o", "link", "show")],
+            "addresses": self._lines("ip", "-o", "-4", "address", "show"),
+            "queues": self._lines("tc", "qdisc", "show"),
+            "named namespaces": self._lines("ip", "netns", "list"),
             "shared memory": sorted(path.name for path in Path("/dev/shm").iterdir()),
             "sysctls": {name: file.read_text() for name, file in settings.items() if file.exists()},
             "limits": {pid: Path(f"/proc/{pid}/limits").read_text() for pid in ("self", os.getppid())},
             "mounts": Path("/proc/self/mounts").read_text(),
         }
 
-    return look
+    @staticmethod
+    def _lines(*command):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return sorted(done.stdout.splitlines())
+
+
+@pytest.fixture
+def machine():
+    return Machine()

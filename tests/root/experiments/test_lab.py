@@ -93,12 +93,12 @@ def test_two_migrations_under_load_a_link_cut_and_restored_and_all_clean(open_la
     assert " 0% packet loss" in lab.command("c1 ping -c 2 -i 0.2 guest")
     lab.command("link s1 c1 down")
     time.sleep(0.3)
-    assert "c1: none of 100 probes was answered" in lab.command("probe c1")
+    assert re.search("c1: none of [0-9]+ probes was answered", lab.command("probe c1"))
     lab.command("link s1 c1 up")
     wait_until(lambda: "c1: 100 of 100 probes answered" in lab.command("probe"), what="the link back", timeout_s=10)
     lab.command("link s1>c1 loss 100%")
     time.sleep(0.3)
-    assert "c1: none of 100 probes was answered" in lab.command("probe c1")
+    assert re.search("c1: none of [0-9]+ probes was answered", lab.command("probe c1"))
     lab.command("link s1 c1 up")
     wait_until(lambda: "c1: 100 of 100 probes answered" in lab.command("probe"), what="the link whole", timeout_s=10)
     assert "Migrated from b to a" in lab.command("migrate")
@@ -107,7 +107,7 @@ def test_two_migrations_under_load_a_link_cut_and_restored_and_all_clean(open_la
     assert "Nothing was lost, repeated or changed." in said
     assert status == 0
     assert processes_of(lab) == []
-    assert machine() == before
+    assert machine.is_again(before)
 
 
 def test_an_interrupt_ends_the_command_and_not_the_lab(open_lab):
@@ -138,7 +138,7 @@ def test_two_labs_at_once_see_their_own_frames_only_and_one_outlives_the_other(o
     clean()
     assert "Migrated from a to b" in labs["two"].command("migrate")
     assert labs["two"].leave()[0] == 0
-    assert machine() == before
+    assert machine.is_again(before)
 
 
 def captured(folder):
@@ -152,7 +152,7 @@ def test_a_signal_takes_the_lab_down(open_lab, machine):
     lab.process.send_signal(signal.SIGTERM)
     assert lab.process.wait(30) == 130
     assert processes_of(lab) == []
-    assert machine() == before
+    assert machine.is_again(before)
 
 
 def test_commands_from_a_pipe_and_an_exit_code_for_those_that_failed(small_plan, machine):
@@ -180,7 +180,7 @@ def test_commands_from_a_pipe_and_an_exit_code_for_those_that_failed(small_plan,
     assert "wireshark: name an interface: a-eth0, " in said
     assert "probe: there is no client 'c7'; there are c1." in said
     assert "Traceback" not in wrong.stderr
-    assert machine() == before
+    assert machine.is_again(before)
 
 
 def test_a_case_that_the_plan_does_not_have_is_said(small_plan):

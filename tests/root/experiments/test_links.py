@@ -75,4 +75,4 @@ def test_the_lab_verifies_the_links_of_a_plan_and_leaves_nothing(machine):
     assert done.returncode == (1 if any(link["differences"] for link in links) else 0)
     assert {link["link"]: link["means"] for link in links}["c1>s1"] == "HTB, nftables"
     assert all(link["measured"]["sent"] == 2000 for link in links)
-    assert machine() == before
+    assert machine.is_again(before)

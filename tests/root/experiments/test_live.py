@@ -88,7 +88,10 @@ def measure(tmp_path_factory):
             folder = tmp_path_factory.mktemp("live")
             lines = "\n".join(f"{name} = {value}" for name, value in loads.items())
             (folder / "plan.toml").write_text(PLAN.format(loads=lines, expect=expect))
-            plan = load_plan(folder / "plan.toml", overrides=overrides)
+            # Unless a test says otherwise: the policy that never gives up, however slow this machine is just now.
+            has_own = any(override.startswith(("migration.mode", "migration.policy")) for override in overrides)
+            policy = () if has_own else ("migration.policy=threshold",)
+            plan = load_plan(folder / "plan.toml", overrides=(*overrides, *policy))
             store = begin(folder / "run", plan, {})
             bench, progress = LiveBench(output=store.path), RunProgress(stream=io.StringIO())
             result = run(plan, store, bench=bench, analyse=analyse, report=lambda path: path, progress=progress)
@@ -271,11 +274,10 @@ def test_without_an_announcement_a_quiet_guest_is_not_found_and_the_outage_is_op
 
 
 def test_what_nobody_re_taught_the_switches_is_named_in_the_waterfall(unannounced):
-    last = unannounced["waterfall"].sort_values("order").groupby("client")["part"].last()
-    assert set(last) == {"switches s1, s2 and s3 not re-taught"}
-    sums = (unannounced["waterfall"]["end_ns"] - unannounced["waterfall"]["start_ns"]).groupby(
-        unannounced["waterfall"]["client"]
-    )
+    parts = unannounced["waterfall"]
+    parts = parts[parts["estimator"] == "time-stamp"].sort_values("order")
+    assert set(parts.groupby("client")["part"].last()) == {"switches s1, s2 and s3 not re-taught"}
+    sums = (parts["end_ns"] - parts["start_ns"]).groupby(parts["client"])
     assert (abs(sums.sum() - unannounced.outages()["outage_ns"]) <= MS).all()
 
 

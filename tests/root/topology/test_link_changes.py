@@ -26,9 +26,10 @@ def answered(fabric, count=300):
 
 
 def fastest_ms(fabric):
+    """The shortest round trip, by ping's clock: NTP may have that run slower than ours, by 500 ppm."""
     argv = ["ping", "-q", "-n", "-i", "0.01", "-c", "20", fabric.places["control"].ipv4]
     output, _ = fabric.popen("c1", argv, stdout=subprocess.PIPE, text=True).communicate(timeout=60)
-    return float(re.search(r"= ([0-9.]+)/", output).group(1))
+    return float(re.search(r"= ([0-9.]+)/", output).group(1)) * 1.0005
 
 
 def carrier(fabric, place, interface):
