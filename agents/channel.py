@@ -21,6 +21,7 @@ _SILENCE_S = patient(10.0)  # a peer that says or takes nothing for so long is g
 _GREETING_S = patient(10.0)  # a peer must have proved itself after so long, however busily it talks
 _UNPROVEN = {wire.State.GREETING, wire.State.GREETED, wire.State.PROVING}
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
+_UNPACED = (1 << 64) - 1  # net/core/sock.c: ~0UL
 
 M = TypeVar("M", bound=wire.Message)
 
@@ -37,8 +38,15 @@ class Channel:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_SILENCE_S))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SILENCE_S))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._rate_bytes_per_s = rate_bytes_per_s
         if rate_bytes_per_s:
-            connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", rate_bytes_per_s))
+            self.pace(None)
+
+    def pace(self, rate_bit_per_s: int | None) -> None:
+        """Send no faster than this from now on; None: as fast as the channel's own limit lets us, if it has one."""
+        limits = [rate for rate in (self._rate_bytes_per_s, (rate_bit_per_s or 0) // 8) if rate]
+        rate = struct.pack("@L", min(limits, default=_UNPACED))
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, rate)
 
     def send(self, message: wire.Message, *, more: bool = False) -> int:
         """Send a message; returns its bytes. `more` if something follows at once. Raises PeerError."""

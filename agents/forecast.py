@@ -48,6 +48,7 @@ class Outlook:
     queued_bytes: int = 0  # sent or received, and still in the connections' queues: they move as well
     settle_ns: int = 0  # longest wait for what is in flight, in which clients may send on
     path_ns: int = 0  # round trip between the agents, with the queues that others fill
+    elapsed_ns: int = 0  # since the migration was ordered
     harvest_ns: int = 0  # what the last search for dirty pages took: there is one more in the blackout
     since_ns: int = 0  # since that search began
 

@@ -137,7 +137,7 @@ class Guest:
             pattern=dirtier.Pattern(quads[Super.PATTERN]), working_set_pages=quads[Super.WORKING_SET_PAGES]
         )
         rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
-        origin_ns = now_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
+        origin_ns = self._running_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
         control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
         foreign_probes = self._foreign_probes.fileno()
         timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
@@ -159,7 +159,7 @@ class Guest:
                     self._serve(fd, event)
             if rate:
                 written = quads[Super.PAGES_WRITTEN]
-                now = now_ns()
+                now = self._running_ns()
                 due = (now - origin_ns) * rate // 1_000_000_000
                 if due - written > rate * _BACKLOG_NS // 1_000_000_000 + _BATCH_PAGES:
                     quads[Super.PAGES_SKIPPED] += due - written
@@ -173,6 +173,10 @@ class Guest:
             if pausing:
                 self._accept()
                 return
+
+    def _running_ns(self) -> int:
+        """A clock for the dirtier, which stands while the guest is throttled: nothing is caught up on afterwards."""
+        return now_ns() - self._quads[Super.THROTTLED_NS]
 
     # -- connections -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,7 @@ class GuestProcess:
         self.tracker_fd: int | None = None
         self.address = 0
         self._listener: socket.socket | None = None
+        self._freezing = threading.Lock()
 
     @property
     def pid(self) -> int:
@@ -125,8 +127,13 @@ class GuestProcess:
     def frozen(self) -> Iterator[None]:
         """The process stands still within the block, wherever it is; one that has ended does so by itself.
 
-        Unlike a paused guest it does not know of it: for a look at what it does, not for moving it.
+        Unlike a paused guest it does not know of it: for a look at what it does, not for moving it. Who wants it
+        frozen while it is waits for the end of that.
         """
+        with self._freezing:
+            yield from self._frozen()
+
+    def _frozen(self) -> Iterator[None]:
         stop = os.WSTOPPED | os.WEXITED
         try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)

@@ -1,20 +1,23 @@
-"""Policies: after each round, iterate, switch over, or give up.
+"""What a policy is: after each round it decides to iterate, switch over, or give up; and how fast to go on.
 
-A policy is a small class with one method, `decide`, from what is known after a round to a Decision. It has no clock and
-no state but what it is given: the history of the rounds is its argument.
+A policy is a frozen dataclass with one method, `decide`, from what is known after a round to a Decision. It has no
+clock and no state but what it is given: the history of the rounds is its argument. Its fields are its parameters: a
+plan sets them by their names less the unit (`threshold_bytes` is `migration.threshold = "256 KiB"`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
-from unnoticed.agents.forecast import Outlook, Round, forecast
+from unnoticed.agents.forecast import Outlook, Round
 
 
-class Decision(Enum):
+class Action(Enum):
     """What to do after a round."""
 
     ITERATE = "iterate"
@@ -22,73 +25,72 @@ class Decision(Enum):
     GIVE_UP = "give-up"
 
 
-class Policy(Protocol):
-    """Decides after each round. `rounds` is never empty; the last one has just ended."""
+@dataclass(frozen=True)
+class Decision:
+    """What to do, and how to go on: it holds for the next round, or, on a switch, for what is left."""
 
-    def decide(self, rounds: Sequence[Round], outlook: Outlook) -> Decision: ...
+    action: Action
+    rate_bit_per_s: int | None = None  # the stream's pace; None: as fast as the plan lets it
+    throttle_ppm: int = 0  # share of the time for which the guest is kept from running, until the pause
+    limit_ns: int | None = None  # end the round after so long; what it has not sent then is left over
+
+
+ITERATE = Decision(Action.ITERATE)
+SWITCH = Decision(Action.SWITCH)
+GIVE_UP = Decision(Action.GIVE_UP)
 
 
 @dataclass(frozen=True)
-class FixedRounds:
-    """Switch after a set number of rounds, however much is left."""
+class Policy(ABC):
+    """Decides after each round. Subclasses are frozen dataclasses whose fields, `int` or `bool`, have defaults."""
 
-    rounds: int = 5
+    def __post_init__(self) -> None:
+        """Hold every parameter to its bounds. Raises ValueError."""
+        for each in parameters_of(type(self)):
+            bound = each.broken_bound(getattr(self, each.name))
+            if bound is not None:
+                raise ValueError(f"{each.name} = {getattr(self, each.name)} is out of range: it must be {bound}")
 
-    def decide(self, rounds: Sequence[Round], outlook: Outlook) -> Decision:  # noqa: ARG002 (a Policy)
-        return Decision.SWITCH if len(rounds) >= self.rounds else Decision.ITERATE
+    def begin(self, outlook: Outlook) -> Decision:  # noqa: ARG002 (for those that pace round 0)
+        """How to send round 0: an ITERATE. Nothing is known of the connections yet."""
+        return ITERATE
 
-
-@dataclass(frozen=True)
-class Threshold:
-    """Switch once at most so many bytes are dirty; after `max_rounds` anyway, as Xen does (Clark et al., 2005)."""
-
-    threshold_bytes: int = 256 << 10
-    max_rounds: int = 30
-
-    def decide(self, rounds: Sequence[Round], outlook: Outlook) -> Decision:  # noqa: ARG002 (a Policy)
-        if rounds[-1].remaining_bytes <= self.threshold_bytes or len(rounds) >= self.max_rounds:
-            return Decision.SWITCH
-        return Decision.ITERATE
-
-
-@dataclass(frozen=True)
-class TcpTimeout:
-    """The claim: switch once the blackout would fit under the smallest retransmission timeout of the live connections.
-
-    Gives up when the rest has stopped shrinking for `patience` rounds, or after `max_rounds`: it never breaks the claim
-    to get done. Without connections, RFC 6298's lower bound as Linux has it (200 ms) stands in. A digest of all RAM,
-    where one is asked for in the blackout, is not counted.
-    """
-
-    max_rounds: int = 30
-    patience: int = 5
-    default_rto_ns: int = 200_000_000
-
+    @abstractmethod
     def decide(self, rounds: Sequence[Round], outlook: Outlook) -> Decision:
-        limit_ns = self.default_rto_ns if outlook.smallest_rto_ns is None else outlook.smallest_rto_ns
-        if forecast(rounds, outlook).blackout_ns <= limit_ns:
-            return Decision.SWITCH
-        if len(rounds) >= self.max_rounds or self._is_stuck(rounds):
-            return Decision.GIVE_UP
-        return Decision.ITERATE
-
-    def _is_stuck(self, rounds: Sequence[Round]) -> bool:
-        if len(rounds) <= self.patience:
-            return False
-        before = min(entry.remaining_bytes for entry in rounds[: -self.patience])
-        return min(entry.remaining_bytes for entry in rounds[-self.patience :]) > before * 0.95
+        """What to do after a round. `rounds` is never empty; the last one has just ended."""
 
 
-def make_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
-    """The policy of this name with these parameters (those it does not know are an error: TypeError, ValueError)."""
-    try:
-        return _POLICIES[name](**parameters)
-    except KeyError:
-        raise ValueError(f"unknown policy {name!r}; known are {', '.join(sorted(_POLICIES))}") from None
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of a policy: `name` ends in its unit (`_ns`, `_bytes`, `_bit_per_s`, ...), if it has one."""
+
+    name: str
+    default: int | bool
+    at_least: int | None = None
+    at_most: int | None = None
+
+    def broken_bound(self, value: int) -> str | None:
+        """Which bound a value breaks, in words; None where it keeps them."""
+        if self.at_least is not None and value < self.at_least:
+            return f"at least {self.at_least}"
+        if self.at_most is not None and value > self.at_most:
+            return f"at most {self.at_most}"
+        return None
 
 
-_POLICIES: dict[str, type[FixedRounds | Threshold | TcpTimeout]] = {
-    "fixed-rounds": FixedRounds,
-    "threshold": Threshold,
-    "tcp-timeout": TcpTimeout,
-}
+def parameter(default: int, *, at_least: int | None = None, at_most: int | None = None) -> Any:
+    """A field of a policy with bounds, both included, in the unit of its name."""
+    return dataclasses.field(default=default, metadata={"at_least": at_least, "at_most": at_most})
+
+
+def parameters_of(policy: type[Policy]) -> tuple[Parameter, ...]:
+    """The parameters of a policy, in their order. Raises TypeError where it is not as a policy must be."""
+    if "__dataclass_fields__" not in vars(policy):
+        raise TypeError(f"{policy.__name__} is not a dataclass")
+    found = []
+    for field in dataclasses.fields(policy):
+        if not isinstance(field.default, int):
+            raise TypeError(f"its parameter {field.name} has no whole number, true or false as a default")
+        bounds = {name: field.metadata.get(name) for name in ("at_least", "at_most")}
+        found.append(Parameter(name=field.name, default=field.default, **bounds))
+    return tuple(found)

@@ -41,6 +41,7 @@ class Super(IntEnum):
     PAGES_WRITTEN = 6  # by the dirtier, since the guest was booted
     RESUMES = 7
     PAGES_SKIPPED = 8  # writes that were due, but could not be kept up with
+    THROTTLED_NS = 9  # for how long the agent has kept the guest from running, to slow its writes
 
 
 class Slot(IntEnum):

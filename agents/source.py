@@ -25,8 +25,10 @@ from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
-from unnoticed.agents.policy import Decision, Policy, make_policy
+from unnoticed.agents.policy import Action, Decision, Policy
+from unnoticed.agents.policy_catalogue import make_policy
 from unnoticed.agents.rehearsal import connection_cost_ns
+from unnoticed.agents.throttle import Throttle
 from unnoticed.agents.tracking import AUTO, track
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
@@ -37,6 +39,7 @@ _HANDSHAKE_NS = 100_000_000  # longest wait for connections that begin or end wh
 _PREPARE_S = patient(20.0)  # longest wait for the destination to start a shell
 _PREPARE_S_PER_GIB = patient(15.0)  # and to fault in its RAM
 _RETURN_S = 3.0  # longest wait for frames that the destination held
+_LIMITED_PAGES = 1024  # in one PAGES frame of a round that may have to end early: between two looks at the clock
 _LATE_NS = 10_000_000  # a pause so long after the forecast is not the one that was forecast
 
 
@@ -99,6 +102,8 @@ class Source:
         self._policy: Policy | None = None
         if settings.mode != "stop-and-copy":
             self._policy = make_policy(settings.policy, settings.parameters)
+        self._throttle = Throttle(host.guest)
+        self._ordered_ns = now_ns()
         self._cutover = Cutover(place=host.place, migration=settings.number, fail_at=settings.fail_at)
         self._channel: Channel | None = None
         self._rounds: list[Round] = []
@@ -118,7 +123,7 @@ class Source:
 
     def run(self) -> Report:
         """Migrate. After COMPLETED the host has no guest any more; after anything else it runs here as before."""
-        start_ns = now_ns()
+        self._ordered_ns = start_ns = now_ns()
         outcome, reason, resumed_ns, tracker = Outcome.COMPLETED, "", None, None
         try:
             self._channel = self._connect()
@@ -131,6 +136,7 @@ class Source:
             outcome, reason = Outcome.GAVE_UP, str(error)
         except (UnnoticedError, OSError) as error:
             outcome, reason = Outcome.FAILED, str(error)
+        self._throttle.end()
         relinquished = self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME
         if not relinquished:
             reason = self._return_to_normal(reason)
@@ -190,10 +196,14 @@ class Source:
 
     def _precopy(self, tracker: DirtyTracker) -> None:
         """Rounds until the policy says switch, and new connections wait. Raises _GaveUpError when it sees no end."""
+        assert self._policy is not None
         runs: Runs = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
+        decision = self._policy.begin(self._outlook())
         while True:
-            runs = self._round(runs, tracker)
-            if not self._is_time():
+            self._go_on(decision)
+            runs = self._round(runs, tracker, decision)
+            decision = self._decide()
+            if decision.action is not Action.SWITCH:
                 continue
             decided_ns = now_ns()
             with self._cutover.step("hush"):
@@ -201,15 +211,22 @@ class Source:
             if now_ns() - decided_ns > _LATE_NS:  # handshakes took their time, and the guest wrote on: look again
                 runs = _union(runs, self._harvest(tracker))
                 self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=stream.pages_in(runs) * PAGE_BYTES)
-                if not self._is_time():
+                decision = self._decide()
+                if decision.action is not Action.SWITCH:
                     self._unhush()
                     self._cutover.forget()
                     continue
             self._pending = runs
+            self._go_on(decision)
             return
 
-    def _is_time(self) -> bool:
-        """Whether the policy says that now is the time to switch. Raises _GaveUpError."""
+    def _go_on(self, decision: Decision) -> None:
+        """Send at the pace, and slow the guest down, as the policy says."""
+        self._require_channel().pace(decision.rate_bit_per_s)
+        self._throttle.set(decision.throttle_ppm)
+
+    def _decide(self) -> Decision:
+        """What the policy says. Raises _GaveUpError."""
         assert self._policy is not None
         outlook = self._outlook()
         expected = forecast(self._rounds, outlook)
@@ -218,11 +235,11 @@ class Source:
             "forecast",
             migration=self._settings.number,
             round=len(self._rounds) - 1,
-            decision=decision.value,
+            decision=decision.action.value,
             **expected.as_integers(),
             **{f"known_{key}": value for key, value in asdict(outlook).items()},
         )
-        if decision is Decision.GIVE_UP:
+        if decision.action is Action.GIVE_UP:
             left = self._rounds[-1].remaining_bytes / (1 << 20)
             timeout_ns = outlook.smallest_rto_ns
             timeout = "" if timeout_ns is None else f", where the smallest TCP timeout is {timeout_ns / 1e6:.0f} ms"
@@ -230,19 +247,21 @@ class Source:
                 f"After {len(self._rounds)} rounds {left:.1f} MiB were still dirty: {expected}{timeout}; "
                 f"the {self._settings.policy} policy sees no end."
             )
-        return decision is Decision.SWITCH
+        return decision
 
-    def _round(self, runs: Runs, tracker: DirtyTracker) -> Runs:
-        """Send one round; returns the pages that were written meanwhile."""
+    def _round(self, runs: Runs, tracker: DirtyTracker, decision: Decision) -> Runs:
+        """Send one round; returns the pages that were written meanwhile, and those that it had no time for."""
         channel, number = self._require_channel(), len(self._rounds)
-        pages = stream.pages_in(runs)
-        start_ns = now_ns()
+        start_ns, stopped_ns = now_ns(), self._throttle.stopped_ns
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
-        self._send_pages(runs)
+        unsent = self._send_pages(runs, end_ns=None if decision.limit_ns is None else start_ns + decision.limit_ns)
+        pages = stream.pages_in(runs) - stream.pages_in(unsent)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
         dirty = self._harvest(tracker)
+        if len(unsent):
+            dirty = _union(unsent, dirty)
         dirty_pages = stream.pages_in(dirty)
         self._rounds.append(
             Round(
@@ -261,6 +280,9 @@ class Source:
             pages=pages,
             bytes=pages * PAGE_BYTES,
             dirty_pages=dirty_pages,
+            rate_limit_bit_per_s=decision.rate_bit_per_s,
+            throttle_ppm=decision.throttle_ppm,
+            throttled_ns=self._throttle.stopped_ns - stopped_ns,
         )
         return dirty
 
@@ -271,13 +293,21 @@ class Source:
         self._harvest_ns = now_ns() - self._harvested_ns
         return runs
 
-    def _send_pages(self, runs: Runs) -> None:
-        """Send the pages of the runs, in as many PAGES frames as it takes, while there is a guest they belong to."""
+    def _send_pages(self, runs: Runs, *, end_ns: int | None = None) -> Runs:
+        """Send the pages of the runs, in as many PAGES frames as it takes, while there is a guest they belong to.
+
+        Returns those that were not sent by `end_ns`; all are, if there is no such time.
+        """
         channel = self._require_channel()
-        for message in wire.split(runs):
+        unsent: list[Runs] = []
+        for message in wire.split(runs, most_pages=wire.MOST_PAGES if end_ns is None else _LIMITED_PAGES):
             if not self._guest.is_alive:
                 raise MigrationError("There is nothing to migrate any more.")
-            self._bytes_sent += channel.send_pages(message, self._content)
+            if end_ns is not None and now_ns() >= end_ns:
+                unsent.append(message.runs)
+            else:
+                self._bytes_sent += channel.send_pages(message, self._content)
+        return np.concatenate(unsent) if unsent else np.empty((0, 2), dtype=np.uint64)
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest, and the way to the other agent.
@@ -299,6 +329,7 @@ class Source:
             queued_bytes=max(queued_bytes, self._queued_bytes),
             settle_ns=SETTLE_NS if timeouts else 0,
             path_ns=path.rtt_us * 1000,
+            elapsed_ns=now_ns() - self._ordered_ns,
             harvest_ns=self._harvest_ns,
             since_ns=now_ns() - self._harvested_ns,
         )
@@ -310,6 +341,7 @@ class Source:
     def _switch(self, tracker: DirtyTracker | None) -> int:
         """Pause here, resume there; returns when it resumed. Up to `relinquish` any failure leaves the guest ours."""
         step, channel, ram = self._cutover.step, self._require_channel(), self._guest.ram
+        self._throttle.end()
         if tracker is None:
             self._outlook()
             with step("hush"):

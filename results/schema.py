@@ -14,6 +14,7 @@ Versions:
 7  trials: columns `rounds_retransmits`, `after_retransmits`, `held_frames` and `held_refused`.
 8  timeline: a series for each direction, and the migration's as the destination received it.
 9  a table `links`.
+10 rounds: columns `rate_limit_bit_per_s`, `throttle` and `throttled_ns`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -217,6 +218,9 @@ TABLES: tuple[Table, ...] = (
             _count("dirty_pages", "found dirty at its end"),
             _number("dirty_pages_per_s", "1/s", "pages the guest dirtied per second meanwhile"),
             _number("bit_per_s", "bit/s", "rate at which the round was sent"),
+            _number("rate_limit_bit_per_s", "bit/s", "pace that the policy set; NA: as fast as could be"),
+            _number("throttle", "1", "share of the time for which the policy had the guest kept from running"),
+            _time("throttled_ns", "for how long it really was, in this round"),
         ),
     ),
     Table(

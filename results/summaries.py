@@ -209,6 +209,7 @@ def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
                 return median(known) if len(known) else None
 
             sent, size, rate, dirty = (middle(name) for name in ("pages", "bytes", "bit_per_s", "dirty_pages_per_s"))
+            pace, throttle = middle("rate_limit_bit_per_s"), middle("throttle")
             rows.append(
                 (
                     cell.label,
@@ -218,7 +219,9 @@ def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
                     NOTHING if size is None else format_bytes(size),
                     fixed_ms(middle("duration_ns")),
                     NOTHING if rate is None else format_bit_per_s(rate),
+                    NOTHING if pace is None else format_bit_per_s(pace),
                     NOTHING if dirty is None else format_number(dirty, digits=4),
+                    NOTHING if not throttle else format_share(throttle),
                 )
             )
     heads = (
@@ -229,7 +232,9 @@ def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
         grid.number("size"),
         grid.number("duration, ms"),
         grid.number("rate"),
+        grid.number("pace", "the rate that the policy set, if it did"),
         grid.number("dirtied pages/s", "while the round was sent"),
+        grid.number("throttled", "share of the time for which the policy had the guest kept from running"),
     )
     return Grid(caption="Rounds, medians", heads=heads, rows=tuple(rows), note=_without(cells))
 

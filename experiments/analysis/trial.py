@@ -186,6 +186,9 @@ def _rounds(raw: RawRecords) -> pd.DataFrame:
                 "dirty_pages": event["dirty_pages"],
                 "dirty_pages_per_s": event["dirty_pages"] * 1e9 / duration_ns if duration_ns else None,
                 "bit_per_s": event["bytes"] * 8e9 / duration_ns if duration_ns else None,
+                "rate_limit_bit_per_s": event.get("rate_limit_bit_per_s"),
+                "throttle": event.get("throttle_ppm", 0) / 1e6,
+                "throttled_ns": event.get("throttled_ns", 0),
             }
         )
     return pd.DataFrame(rows, columns=_columns("rounds"))

@@ -140,6 +140,9 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
             pages=entry.sent_bytes // PAGE_BYTES,
             bytes=entry.sent_bytes,
             dirty_pages=entry.dirty_bytes // PAGE_BYTES,
+            rate_limit_bit_per_s=entry.rate_limit_bit_per_s,
+            throttle_ppm=entry.throttle_ppm,
+            throttled_ns=(entry.end_ns - entry.start_ns) * entry.throttle_ppm // 10**6,
         )
     for step, place, began, ended in truth.steps():
         yield line(ended, f"agent-{place}", "step", migration=0, step=step, place=place, start_ns=began, end_ns=ended)

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unnoticed.agents.forecast import Outlook, Round
+from unnoticed.agents.policy import SWITCH, Action
+from unnoticed.agents.policy_catalogue import make_policy
 from unnoticed.experiments.planning.settings import PAGE_BYTES, Settings
 
 MS, S = 10**6, 10**9
 RTO_NS = 204 * MS
 DELAY_NS = MS // 10  # one way between a client and the guest
 LINK_SHARE = 0.94  # of a link's rate that page bytes get
-_PATIENCE = 5
 _NATURAL_NS = 8 * MS  # the fixed cost of a cutover
 _HELD_BEFORE_NS = MS // 2  # from the announcement, where frames are held, to the pause
 _SHARES = (("freeze", 0.05), ("dump", 0.25), ("send-rest", 0.2), ("restore", 0.3), ("announce", 0.1), ("resume", 0.1))
@@ -31,6 +33,8 @@ class FakeRound:
     end_ns: int
     sent_bytes: int
     dirty_bytes: int
+    rate_limit_bit_per_s: int | None
+    throttle_ppm: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +98,36 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
     at, rest = start, guest.memory_bytes
     rounds: list[FakeRound] = []
     outcome, reason = "completed", ""
-    while migration.policy is not None:
-        duration = round(rest / rate * S * luck.uniform(1.0, 1.03))
-        dirty = min(guest.working_set_bytes, int(guest.dirty_rate_bytes_per_s * duration / S))
+    history: list[Round] = []
+    policy = None if migration.policy is None else make_policy(migration.policy, migration.policy_parameters)
+    decision = SWITCH if policy is None else policy.begin(Outlook())
+    while policy is not None and decision.action is Action.ITERATE:
+        paced = min(rate, (decision.rate_bit_per_s or link_bit_per_s) / 8 * LINK_SHARE)
+        duration = round(rest / paced * S * luck.uniform(1.0, 1.03))
+        unsent = 0
+        if decision.limit_ns is not None and duration > decision.limit_ns:
+            unsent, duration = round(rest * (1 - decision.limit_ns / duration)), decision.limit_ns
+            unsent -= unsent % PAGE_BYTES
+        written = guest.dirty_rate_bytes_per_s * duration / S * (1 - decision.throttle_ppm / 1e6)
+        dirty = min(guest.working_set_bytes, int(written)) + unsent
         dirty -= dirty % PAGE_BYTES
-        rounds.append(FakeRound(start_ns=at, end_ns=at + duration, sent_bytes=rest, dirty_bytes=dirty))
+        rounds.append(
+            FakeRound(
+                start_ns=at,
+                end_ns=at + duration,
+                sent_bytes=rest - unsent,
+                dirty_bytes=dirty,
+                rate_limit_bit_per_s=decision.rate_bit_per_s,
+                throttle_ppm=decision.throttle_ppm,
+            )
+        )
+        history.append(
+            Round(number=len(history), sent_bytes=rest - unsent, duration_ns=duration, remaining_bytes=dirty)
+        )
         at, rest = at + duration, dirty
-        fits_ns = _NATURAL_NS + rest / rate * S
-        if migration.policy == "tcp-timeout" and fits_ns > RTO_NS:
-            if len(rounds) >= (migration.max_rounds or 30) or _is_stuck(rounds):
-                outcome, reason = "gave-up", "the rest does not fit under the smallest TCP timeout"
-                break
-        elif migration.policy == "tcp-timeout" or _is_enough(settings, rounds, rest):
-            break
+        decision = policy.decide(history, Outlook(smallest_rto_ns=RTO_NS, elapsed_ns=at - start))
+    if decision.action is Action.GIVE_UP:
+        outcome, reason = "gave-up", f"the {migration.policy} policy sees no end"
     held = None
     if outcome == "gave-up":
         paused = resumed = None
@@ -137,17 +158,3 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         trial_end_ns=last + cool_down_ns,
         held=held,
     )
-
-
-def _is_enough(settings: Settings, rounds: list[FakeRound], rest: int) -> bool:
-    migration = settings.migration
-    if migration.policy == "fixed-rounds":
-        return len(rounds) >= (migration.rounds or 1)
-    return rest <= (migration.threshold_bytes or 0) or len(rounds) >= (migration.max_rounds or 1)
-
-
-def _is_stuck(rounds: list[FakeRound]) -> bool:
-    if len(rounds) <= _PATIENCE:
-        return False
-    before = min(entry.dirty_bytes for entry in rounds[:-_PATIENCE])
-    return min(entry.dirty_bytes for entry in rounds[-_PATIENCE:]) > before * 0.95

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from unnoticed.errors import PlanError
+from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.problems import sentence_of
-from unnoticed.experiments.planning.settings import LinkOverride, dimension_of
+from unnoticed.experiments.planning.settings import LinkOverride
 from unnoticed.topology.direction import LinkChange
 
 NAMES = {info.alias or name: name for name, info in LinkOverride.model_fields.items()}

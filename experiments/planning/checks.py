@@ -9,9 +9,10 @@ from typing import Any
 
 from unnoticed.errors import PlanError
 from unnoticed.experiments.planning.document import Document, Keys
+from unnoticed.experiments.planning.policies import DEFAULT_POLICY
 from unnoticed.experiments.planning.problems import one_of
 from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
-from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICY_PARAMETERS, FabricSettings, Settings
+from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICIES, FabricSettings, Settings
 from unnoticed.experiments.planning.toml_lines import Path
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import LinkChange, readings
@@ -41,6 +42,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
     yield from _links_can_be(settings)
     yield from _switches_can_be(settings)
     yield from _schedule_can_be(settings)
+    yield from _policy_can_be(settings)
 
 
 def _working_set_fits(settings: Settings) -> Conflict | None:
@@ -144,6 +146,13 @@ def _schedule_can_be(settings: Settings) -> Iterator[Conflict]:
             yield Conflict(paths=(path, ("migration", "mode")), within=(number, "when"), sentence=sentence)
 
 
+def _policy_can_be(settings: Settings) -> Iterator[Conflict]:
+    migration = settings.migration
+    if migration.mode != "stop-and-copy" and migration.policy is not None:
+        for key, sentence in POLICIES.mistakes(migration.policy, migration.policy_parameters):
+            yield Conflict(paths=(("migration", key),), sentence=sentence)
+
+
 def _changed(fabric: FabricSettings, change: LinkChange) -> None:
     try:
         base = fabric.direction
@@ -193,10 +202,10 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
     tables: list[tuple[int | None, dict[str, Any]]] = [(None, _migration(base))]
     tables += [(number, _migration(case)) for number, case in enumerate(cases)]
     inherited = tables[0][1]
-    policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or ["tcp-timeout"]
+    policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or [DEFAULT_POLICY]
     for number, table in tables:
         modes = _listed([table.get("mode", inherited.get("mode", "pre-copy"))])
-        for key in ("policy", "rounds", "threshold", "max_rounds"):
+        for key in ("policy", *POLICIES.keys):
             if key not in table:
                 continue
             path = ("migration", key)
@@ -211,8 +220,8 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
                 yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
             elif key != "policy":
                 own = _listed([table["policy"]]) if "policy" in table and number is not None else policies
-                taking = [policy for policy, parameters in POLICY_PARAMETERS.items() if key in parameters]
-                if not set(own) & set(taking) and all(policy in POLICY_PARAMETERS for policy in own):
+                taking = POLICIES.taking(key)
+                if not set(own) & set(taking) and all(policy in POLICIES.parameters for policy in own):
                     sentence = f"the policy {one_of(own)} takes no such parameter; it belongs to {one_of(taking)}."
                     yield number, Conflict(paths=(path, ("migration", "policy")), sentence=sentence)
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from unnoticed.experiments.metrics import METRICS
+from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.problems import shown, suggestion
 from unnoticed.experiments.planning.quantities import QuantityError, parse
-from unnoticed.experiments.planning.settings import dimension_of
 from unnoticed.experiments.planning.toml_lines import Path
 
 BOUNDS = ("at_most", "at_least", "equals")

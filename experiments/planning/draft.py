@@ -24,9 +24,10 @@ from unnoticed.experiments.planning.document import (
     slices,
     value_at,
 )
+from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.grid import Case, factor_names, points, size_of_grid
 from unnoticed.experiments.planning.problems import Problem, dotted, sentence_of, shown, suggestion
-from unnoticed.experiments.planning.settings import Settings, dimension_of
+from unnoticed.experiments.planning.settings import Settings
 from unnoticed.experiments.planning.toml_lines import Path
 
 MOST_TRIALS = 100_000

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from unnoticed.experiments.planning.document import Document, Keys, is_factor, leaves, merged, put
+from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.quantities import written
-from unnoticed.experiments.planning.settings import Settings, dimension_of, fit_policy
+from unnoticed.experiments.planning.settings import Settings, fit_policy
 
 Expected = Literal["completed", "gave-up"]
 Scalar = str | int | float | bool | None

@@ -7,26 +7,24 @@ trial, so that the two cannot drift apart. Checks that concern several fields ar
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
-from unnoticed.experiments.planning.problems import near_word, one_of, shown, suggestion
-from unnoticed.experiments.planning.quantities import (
-    BIT_RATE,
-    BYTE_RATE,
-    DURATION,
-    FREQUENCY,
-    SHARE,
-    SIZE,
-    Dimension,
-    QuantityError,
-    parse,
-    written,
+from unnoticed.experiments.planning.fields import (
+    BitRate,
+    ByteRate,
+    DurationNs,
+    Frequency,
+    SharePpm,
+    SizeBytes,
+    dimension_of,
 )
+from unnoticed.experiments.planning.policies import DEFAULT_POLICY, Policies
+from unnoticed.experiments.planning.problems import near_word, one_of, shown, suggestion
+from unnoticed.experiments.planning.quantities import DURATION, SHARE, written
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import Direction, LinkChange
 from unnoticed.topology.spec import STOCK_SHAPES
@@ -36,25 +34,6 @@ GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area 
 MOMENTS = ("migration", "cutover", "resumed")  # it was ordered; its policy said switch; the guest runs again
 _MOMENT = re.compile(r"migration|cutover|resumed|round (0|[1-9][0-9]{0,3})")
 _MS, _S, _MIB, _GBIT = 10**6, 10**9, 1 << 20, 10**9
-
-
-def _reader(dimension: Dimension) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        try:
-            return parse(value, dimension)
-        except QuantityError as error:
-            # A curly brace in the user's text must not be taken for a template's.
-            raise PydanticCustomError("quantity", "{sentence}", {"sentence": str(error)}) from error
-
-    return read
-
-
-DurationNs = Annotated[int, BeforeValidator(_reader(DURATION))]
-BitRate = Annotated[int, BeforeValidator(_reader(BIT_RATE))]
-SizeBytes = Annotated[int, BeforeValidator(_reader(SIZE))]
-ByteRate = Annotated[int, BeforeValidator(_reader(BYTE_RATE))]
-Frequency = Annotated[int, BeforeValidator(_reader(FREQUENCY))]
-SharePpm = Annotated[int, BeforeValidator(_reader(SHARE)), Field(le=1_000_000)]
 
 
 def _read_tools(value: Any) -> Any:
@@ -313,17 +292,20 @@ class ClientsSettings(Section):
 
 
 Tracking = Literal["auto", "userfaultfd-wp", "soft-dirty", "comparison"]
-Policy = Literal["fixed-rounds", "threshold", "tcp-timeout"]
+
+
+def _read_policy(value: Any) -> Any:
+    return POLICIES.read(value)
 
 
 class MigrationSettings(Section):
-    """How the guest moves. `policy` is None for stop-and-copy, which has no rounds to decide about."""
+    """How the guest moves. `policy` is None for stop-and-copy, which has no rounds to decide about.
+
+    The parameters of policies are fields as well, added below; None where a policy's own default holds.
+    """
 
     mode: Literal["stop-and-copy", "pre-copy"] = "pre-copy"
-    policy: Policy | None = "tcp-timeout"
-    rounds: int | None = Field(default=None, ge=1, le=1000)
-    threshold_bytes: SizeBytes | None = Field(alias="threshold", default=None, gt=0)
-    max_rounds: int | None = Field(default=None, ge=1, le=1000)
+    policy: Annotated[str | None, BeforeValidator(_read_policy)] = DEFAULT_POLICY
     announce: Literal["garp", "none"] = "garp"
     gap: Literal["drop", "hold"] = "drop"
     hold_limit_bytes: SizeBytes = Field(alias="hold_limit", default=32 * _MIB, gt=0, le=1 << 30)
@@ -334,9 +316,17 @@ class MigrationSettings(Section):
 
     @property
     def policy_parameters(self) -> dict[str, int]:
-        """What the policy is made with: `rounds`, `threshold_bytes`, `max_rounds`, those that it takes."""
-        given = {"rounds": self.rounds, "threshold_bytes": self.threshold_bytes, "max_rounds": self.max_rounds}
+        """What the policy is made with, by the parameters' names: those that are known."""
+        given = {name: getattr(self, name) for name in POLICIES.names}
         return {name: value for name, value in given.items() if value is not None}
+
+
+POLICIES = Policies(taken=[info.alias or name for name, info in MigrationSettings.model_fields.items()])
+
+if TYPE_CHECKING:
+    _MigrationSettings = MigrationSettings
+else:
+    _MigrationSettings = create_model("MigrationSettings", __base__=MigrationSettings, **POLICIES.fields())
 
 
 class PhasesSettings(Section):
@@ -352,42 +342,14 @@ class Settings(Section):
     fabric: FabricSettings = FabricSettings()
     guest: GuestSettings = GuestSettings()
     clients: ClientsSettings = ClientsSettings()
-    migration: MigrationSettings = MigrationSettings()
+    migration: _MigrationSettings = _MigrationSettings()
     phases: PhasesSettings = PhasesSettings()
-
-
-POLICY_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "fixed-rounds": ("rounds",),
-    "threshold": ("threshold", "max_rounds"),
-    "tcp-timeout": ("max_rounds",),
-}
-_PARAMETER_FIELDS = ("rounds", "threshold_bytes", "max_rounds")
-POLICY_DEFAULTS: dict[str, dict[str, int]] = {
-    "fixed-rounds": {"rounds": 5},
-    "threshold": {"threshold_bytes": 256 << 10, "max_rounds": 30},
-    "tcp-timeout": {"max_rounds": 30},
-}
 
 
 def fit_policy(migration: MigrationSettings) -> MigrationSettings:
     """Fill in the parameters that the policy takes, and drop those of other policies (of all, for stop-and-copy)."""
     policy = None if migration.mode == "stop-and-copy" else migration.policy
-    taken = {} if policy is None else POLICY_DEFAULTS[policy]
-    given = migration.policy_parameters
-    fitted = {name: given.get(name, taken[name]) if name in taken else None for name in _PARAMETER_FIELDS}
-    return migration.model_copy(update={"policy": policy, **fitted})
-
-
-_SUFFIXES = (
-    ("_ns", DURATION),
-    ("_bit_per_s", BIT_RATE),
-    ("_bytes_per_s", BYTE_RATE),
-    ("_bytes", SIZE),
-    ("_hz", FREQUENCY),
-    ("_ppm", SHARE),
-)
-
-
-def dimension_of(name: str) -> Dimension | None:
-    """What a field or a column measures, by the unit in its name; None for a plain number or word."""
-    return next((dimension for suffix, dimension in _SUFFIXES if name.endswith(suffix)), None)
+    taken = {} if policy is None else POLICIES.defaults(policy)
+    fitted: dict[str, int | None] = dict.fromkeys(POLICIES.names)
+    given = {name: value for name, value in migration.policy_parameters.items() if name in taken}
+    return migration.model_copy(update={"policy": policy, **fitted, **taken, **given})

@@ -66,7 +66,11 @@ def test_a_good_plan_becomes_settings_in_base_units(write):
     assert settings.clients.download is not None
     assert settings.clients.download.rate_bit_per_s == 100_000_000
     assert settings.clients.upload is None
-    assert settings.migration.policy_parameters == {"max_rounds": 30}
+    assert settings.migration.policy_parameters == {
+        "max_rounds": 30,
+        "patience": 5,
+        "default_rto_ns": 200_000_000,
+    }
     assert plan.clauses[0].bound == ("at_most", 200_000_000)
     assert plan.budgets[0].bound == ("equals", 1)
 
@@ -81,8 +85,8 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         '7: guest.memroy: there is no key "memroy" here; did you mean "memory"?',
         '11: clients.count: "2" is not a whole number (write it without quotes).',
         (
-            '14: migration.policy: "tcp-timout" is none of "fixed-rounds", "threshold" or "tcp-timeout"; '
-            'did you mean "tcp-timeout"?'
+            '14: migration.policy: "tcp-timout" is none of "fixed-rounds", "threshold", "tcp-timeout", "clark", '
+            '"downtime-limit" or "deadline"; did you mean "tcp-timeout"?'
         ),
         '23: [[clause]] 1 metric: "blackout" is not a metric of a trial; did you mean "blackout_ns"?',
     ]
@@ -181,6 +185,34 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
             "[migration]",
             "[migration]\nrounds = 3",
             ('14: migration.rounds: the policy "tcp-timeout" takes no such parameter; it belongs to "fixed-rounds".'),
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'policy = "hope"',
+            (
+                '14: migration.policy: "hope" is not supported; write "fixed-rounds", "threshold", "tcp-timeout", '
+                '"clark", "downtime-limit" or "deadline".'
+            ),
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'policy = "fixed-rounds"\nrounds = 0',
+            "15: migration.rounds: 0 is out of range: it must be at least 1.",
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'policy = "downtime-limit"\nthrottle_initial = "100 %"',
+            '15: migration.throttle_initial: "100 %" is out of range: it must be at most "99 %".',
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'policy = "downtime-limit"\ndowntime_limit = 300',
+            '15: migration.downtime_limit: 300 has no unit; write "300 ms" if that is what you mean.',
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'policy = "clark"\nmin_rate = "600 Mbit/s"',
+            '14: migration.policy: "clark" does not take its parameters: min_rate is more than max_rate.',
         ),
         (
             "[migration]",

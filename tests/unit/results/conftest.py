@@ -212,6 +212,9 @@ class SyntheticRun:
                 "dirty_pages": [*pages[1:], 0],
                 "dirty_pages_per_s": [5120.0] * len(pages),
                 "bit_per_s": [0.93e9] * len(pages),
+                "rate_limit_bit_per_s": [0.95e9] * len(pages),
+                "throttle": [0.0] * len(pages),
+                "throttled_ns": [0] * len(pages),
             }
         )
         steps, at = [], paused
