@@ -26,7 +26,7 @@ from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.watch import Watch
 from unnoticed.patience import patient
 from unnoticed.probes.tools import TOOLS, output_name
-from unnoticed.topology.fabric import Fabric, Place
+from unnoticed.topology.fabric import Fabric
 
 _START_S = patient(30.0)  # longest wait for a process to be ready, on a machine under load
 _MIGRATION_S = patient(300.0)
@@ -81,8 +81,11 @@ class Cast:
         """The process that was booted at A."""
         return self._guest_pid
 
-    def migrate(self, *, number: int = 0) -> Reply:
-        """Migrate the guest from the host where it is to the other one; what the source reports of its end."""
+    def migrate(self, *, number: int = 0, gap: str | None = None) -> Reply:
+        """Migrate the guest from the host where it is to the other one; what the source reports of its end.
+
+        `gap`: another one than the plan's. A cast whose plan holds frames can drop them as well.
+        """
         migration = self._trial.settings.migration
         source, destination = ("a", "b") if self._guest_at == "a" else ("b", "a")
         self._agents[destination].command("expect", number=number)
@@ -90,7 +93,7 @@ class Cast:
         self._agents[source].command(
             "migrate",
             number=number,
-            destination=self._host(destination).ipv4,
+            destination=self._fabric.migration_places[destination].ipv4,
             mode=migration.mode,
             policy=migration.policy or "none",
             parameters=migration.policy_parameters,
@@ -98,7 +101,7 @@ class Cast:
             tracking=migration.tracking,
             rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
             verify=migration.verify,
-            gap=migration.gap,
+            gap=gap or migration.gap,
             hold_limit_bytes=migration.hold_limit_bytes,
             hold_time_ns=migration.hold_time_ns,
         )
@@ -154,7 +157,9 @@ class Cast:
         places, clients = self._fabric.places, self._fabric.clients
         captures = self._folder / "captures"
         captures.mkdir()
-        points = {name: places[name] for name in (*clients, "guest-a", "guest-b")} | {"b": self._host("b")}
+        points = {name: places[name] for name in (*clients, "guest-a", "guest-b")} | {
+            "b": self._fabric.migration_places["b"]
+        }
         self._observer = self.start_child(
             None,
             "observer",
@@ -212,10 +217,6 @@ class Cast:
         names = self._fabric.neighbours if len(here) > 1 else ()
         return [{"name": name, "pid": places[name].pid, "toward": here} for name in names]
 
-    def _host(self, role: str) -> Place:
-        """The host that records call a or b."""
-        return self._fabric.places[self._fabric.hosts[role]]
-
     def _start_agents(self) -> dict[str, Child]:
         places, key = self._fabric.places, secrets.token_hex(32)
         agents: dict[str, Child] = {}
@@ -230,7 +231,7 @@ class Cast:
                 f"agent-{place}",
                 "agents.agent",
                 place=place,
-                address=self._host(place).ipv4,
+                address=self._fabric.migration_places[place].ipv4,
                 key=key,
                 guest_pid=guest.pid,
                 gate="guest",

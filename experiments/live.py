@@ -42,6 +42,7 @@ def spec_for(settings: Settings, *, adjustable: bool = False) -> FabricSpec:
         switching=Switching(**fabric.switch.model_dump()),
         neighbours=Neighbours(**fabric.neighbours.model_dump()),
         guest_mac=settings.guest.mac,
+        migration_network=fabric.migration_network,
         **fabric.link.model_dump(),
         links=fabric.changes,
         later=fabric.later,

@@ -4,7 +4,7 @@ The guest's segment is 10.77.0.0/16: source 10.77.0.1, destination 10.77.0.2, co
 clients from 10.77.1.1 on, routers from 10.77.255.1 on. Segments beyond routers are 10.78.0.0/16, 10.79.0.0/16 and so
 on; whoever is there has the same last two bytes there. The MAC address of a place ends in the number of its segment and
 the last two bytes of its IPv4 address (02:77:00:ss:xx:xx; 02 marks a locally administered address, RFC 9542); ports
-without an address of their own are numbered from 02:77:01:00:00:00.
+without an address of their own are numbered from 02:77:01:00:00:00. A migration network of its own is 10.76.0.0/16.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def _address(offset: int, segment: int = 0) -> Address:
 SOURCE = _address(1)
 DESTINATION = _address(2)
 GUEST = _address(100)
+MIGRATION_NETWORK = IPv4Network("10.76.0.0/16")
 GUEST_ELSEWHERE = replace(GUEST, mac=_address(101).mac)  # at the destination, where the guest does not keep its MAC
 
 
@@ -64,6 +65,11 @@ def router(number: int, segment: int) -> Address:
     if not 1 <= number <= ROUTERS_MAXIMUM:
         raise ValueError(f"A fabric has routers 1 to {ROUTERS_MAXIMUM}, not {number}.")
     return _address((255 << 8) + number, segment)
+
+
+def migration(number: int, *, mac: str) -> Address:
+    """The address in the migration network of the source (1) or the destination (2), at an interface that has a MAC."""
+    return Address(ipv4=str(MIGRATION_NETWORK.network_address + number), mac=mac)
 
 
 def port_mac(number: int) -> str:

@@ -28,7 +28,7 @@ from unnoticed.topology.host import HostSetup
 from unnoticed.topology.link import End, make_veths, steer
 from unnoticed.topology.links import Links
 from unnoticed.topology.namespaces import read_device, run_inside, set_sysctl
-from unnoticed.topology.network import DEFAULT_PRIORITY, Network
+from unnoticed.topology.network import DEFAULT_PRIORITY, MIGRATION_INTERFACE, Network
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper
@@ -45,6 +45,7 @@ class Building:
         self.design = design(spec, topo=topo)
         self.network = Network(self.design, spec)
         self.places: dict[str, Place] = {}
+        self.migration_places: dict[str, Place] = {}  # of the two hosts, where they have a migration network of its own
         self.switches: dict[str, SwitchPlace] = {}
         self.host_bridges: dict[str, SwitchPlace] = {}
         self.links: Links | None = None  # once the nodes are there
@@ -57,6 +58,7 @@ class Building:
         network = self.network
         with _marked_environment(marks):
             network.buildFromTopo(self.design.topo)
+            network.add_migration_link()
             network.add_guests()
             links = self.links = Links(network, self._spec, kinds=self.design.wiring.kinds(self._spec.roles))
         links.begin(marks)
@@ -159,8 +161,14 @@ class Building:
             self.places[name] = Place(
                 name=name, pid=network[name].pid, interface=interface, mac=address.mac, ipv4=address.ipv4
             )
+        for name, address in network.migration_ports.items():
+            self.migration_places[name] = replace(
+                self.places[name], interface=MIGRATION_INTERFACE, mac=address.mac, ipv4=address.ipv4
+            )
         ports: dict[str, dict[str, str]] = {}
         for one, other in (link.ends for link in network.links):
+            if one.interface == MIGRATION_INTERFACE:
+                continue
             ports.setdefault(one.node, {})[one.interface] = other.node
             ports.setdefault(other.node, {})[other.interface] = one.node
 
@@ -187,13 +195,14 @@ class Building:
             others = {other: each for other, each in self.network.places.items() if other not in guests}
             neighbours = [each for each in others.values() if each.segment == here]
             neighbours += [self.network.router_address(router, here) for router in segments.routers_in(here)]
+        own = {MIGRATION_INTERFACE: port} if (port := self.network.migration_ports.get(name)) else {}
         speaks = here == 0 and name not in (*guests, *self.host_bridges)
         if speaks and self._spec.neighbours.knows_the_guest("hosts"):
             neighbours.append(self.design.guest)
         return HostSetup(
             name=name,
             interfaces=interfaces,
-            addresses={place.interface: self.network.places[name]},
+            addresses={place.interface: self.network.places[name], **own},
             routes=routes,
             neighbours=neighbours,
             arp=self._spec.neighbours.sysctls("hosts") if speaks else {},

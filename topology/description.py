@@ -17,14 +17,14 @@ def describe_network(design: Design, spec: FabricSpec, *, spares: Collection[int
     `nodes`: name, kind (switch, host, router, firewall), role (of hosts: source, destination, control, client, or idle
     for a client that draws no load), ipv4 (a list, one for each segment). `links`: the two ends, what is asked of the
     direction from the first (`there`) and from the second (`back`), and whether it is among the `spares`, the numbers
-    of those links that the spanning tree keeps out of use.
+    of those links that the spanning tree keeps out of use, and whether it is there for migrations alone.
     """
     wiring, roles = design.wiring, spec.roles
     played = {roles.source: "source", roles.destination: "destination", roles.control_name: "control"}
     played |= dict.fromkeys(design.clients, "client")
     kinds = dict.fromkeys(wiring.switches, "switch") | dict.fromkeys(wiring.hosts, "host")
     kinds |= dict.fromkeys(wiring.routers, "router") | dict.fromkeys(wiring.firewalls, "firewall")
-    asked = directions(wiring.links, base=spec.direction, changes=design.changes, kinds=wiring.kinds(roles))
+    asked = directions(design.links, base=spec.direction, changes=design.changes, kinds=wiring.kinds(roles))
     return {
         "shape": spec.shape,
         "spanning_tree": design.stp,
@@ -39,7 +39,13 @@ def describe_network(design: Design, spec: FabricSpec, *, spares: Collection[int
             for name, kind in kinds.items()
         ],
         "links": [
-            {"ends": list(ends), "there": asdict(there), "back": asdict(back), "spare": number in spares}
-            for number, (ends, (there, back)) in enumerate(zip(wiring.links, asked, strict=True))
+            {
+                "ends": list(ends),
+                "there": asdict(there),
+                "back": asdict(back),
+                "spare": number in spares,
+                "migration": number >= len(wiring.links),
+            }
+            for number, (ends, (there, back)) in enumerate(zip(design.links, asked, strict=True))
         ],
     }

@@ -15,7 +15,7 @@ from unnoticed.topology.roles import Roles
 from unnoticed.topology.segments import Segments, find_segments
 from unnoticed.topology.shapes import make_topo
 from unnoticed.topology.spec import FabricSpec
-from unnoticed.topology.wiring import Wiring
+from unnoticed.topology.wiring import Pair, Wiring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,14 @@ class Design:
     clients: tuple[str, ...]
     changes: tuple[LinkChange, ...]  # of links, by the topology and then by the plan
     stp: bool
+    migration_link: Pair | None  # of the two hosts, if they migrate over a link of its own
     addresses: Mapping[str, tuple[Address, ...]]  # of hosts one, of routers one for each of their segments
     guest: Address
+
+    @property
+    def links(self) -> tuple[Pair, ...]:
+        """Every link that stands for a cable: those of the topology, then that of the migration network."""
+        return cables(self.wiring, self.migration_link)
 
 
 def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
@@ -45,8 +51,10 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
         )
     changes = (*link_changes(topo, queue_ns=spec.queue_ns), *spec.links)
     kinds = wiring.kinds(spec.roles)
-    asked = directions(wiring.links, base=spec.direction, changes=changes, kinds=kinds)
-    futures(wiring.links, asked, later=spec.later, cut=spec.cut_later, kinds=kinds)
+    migration_link = (spec.roles.source, spec.roles.destination) if spec.migration_network == "dedicated" else None
+    links = cables(wiring, migration_link)
+    asked = directions(links, base=spec.direction, changes=changes, kinds=kinds)
+    futures(links, asked, later=spec.later, cut=spec.cut_later, kinds=kinds)
     return Design(
         addresses=_addresses(wiring, segments, spec.roles),
         guest=addresses.GUEST,
@@ -56,7 +64,13 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
         clients=tuple(clients[: spec.clients]),
         changes=changes,
         stp=_has_tree(spec, topo, wiring),
+        migration_link=migration_link,
     )
+
+
+def cables(wiring: Wiring, migration_link: Pair | None) -> tuple[Pair, ...]:
+    """The links of a topology, and behind them that of the migration network, if it has one of its own."""
+    return wiring.links if migration_link is None else (*wiring.links, migration_link)
 
 
 def _addresses(wiring: Wiring, segments: Segments, roles: Roles) -> dict[str, tuple[Address, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import shutil
 import subprocess
@@ -129,6 +130,14 @@ class Fabric:
         return MappingProxyType({SOURCE: self.spec.roles.source, DESTINATION: self.spec.roles.destination})
 
     @property
+    def migration_places(self) -> Mapping[str, Place]:
+        """Where each of the two hosts, which records call a and b, sends and receives pages."""
+        own = self._building.migration_places if self._building else {}
+        return MappingProxyType({
+            role: own.get(host) or self.places[host] for role, host in self.hosts.items() if host in self.places
+        })  # fmt: skip
+
+    @property
     def control(self) -> str:
         """What the topology calls the server that never migrates."""
         return self.spec.roles.control_name
@@ -207,10 +216,12 @@ class Fabric:
         """
         if self._building is None:
             raise FabricError("The fabric is not up.")
+        own = {f"{name} over the migration network": place for name, place in self._building.migration_places.items()}
+        places = {**self.places, **own}
         return check_reachability(
-            {name: place.pid for name, place in self.places.items()},
-            {name: place.ipv4 for name, place in self.places.items()},
-            self._building.pairs(),
+            {name: place.pid for name, place in places.items()},
+            {name: place.ipv4 for name, place in places.items()},
+            [*self._building.pairs(), *itertools.pairwise(own)],
         )
 
     def lost_frames(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from unnoticed.errors import FabricError
 from unnoticed.topology.addresses import PREFIX_LENGTH, Address
-from unnoticed.topology.bridge import bridge_lines, check_bridge, prepare_bridging
+from unnoticed.topology.bridge import BRIDGE, bridge_lines, check_bridge, prepare_bridging
 from unnoticed.topology.firewall import TABLE, counted, firewall_differences, firewall_lines
 from unnoticed.topology.namespaces import json_documents, run_batch, set_sysctl
 from unnoticed.topology.nft import read_table, run_nft
@@ -24,7 +24,7 @@ class HostSetup:
     routes: Mapping[str, str] = field(default_factory=dict)  # the next router's IPv4 address, by subnet
     neighbours: Sequence[Address] = ()  # known for good
     arp: Mapping[str, str] = field(default_factory=dict)  # sysctls below net/ipv4/conf/all
-    bridge: Mapping[str, int] | None = None  # the options of a bridge over all interfaces, which then has the address
+    bridge: Mapping[str, int] | None = None  # the options of a bridge over all interfaces without an address
     learning: bool = True  # of the bridge
     forwards: bool = False
     protected: Sequence[str] | None = None  # a firewall's interfaces to what is behind it
@@ -35,8 +35,9 @@ class HostSetup:
         if self.bridge is None:
             lines += [f"link set dev {interface} up" for interface in self.interfaces]
         else:
-            [address] = self.addresses.values()
-            lines += bridge_lines(mac=address.mac, ports=self.interfaces, options=self.bridge, learning=self.learning)
+            mac = self.addresses[BRIDGE].mac
+            lines += [f"link set dev {interface} up" for interface in self.interfaces if interface in self.addresses]
+            lines += bridge_lines(mac=mac, ports=self._ports, options=self.bridge, learning=self.learning)
         for interface, address in self.addresses.items():
             lines.append(f"address add {address.ipv4}/{PREFIX_LENGTH} broadcast + dev {interface}")
         lines += [f"route add {subnet} via {router}" for subnet, router in self.routes.items()]
@@ -60,8 +61,13 @@ class HostSetup:
         shown = run_batch(["ip", "-d", "-j"], [*self.lines(), "address show", "route show"])
         *_, links, routes = json_documents(shown)
         if self.bridge is not None:
-            check_bridge(links, where=self.name, ports=self.interfaces, options=self.bridge, learning=self.learning)
+            check_bridge(links, where=self.name, ports=self._ports, options=self.bridge, learning=self.learning)
         self._check("network", [*self._address_differences(links), *self._route_differences(routes)])
+
+    @property
+    def _ports(self) -> list[str]:
+        """The ports of its bridge."""
+        return [interface for interface in self.interfaces if interface not in self.addresses]
 
     def _address_differences(self, links: Sequence[dict[str, Any]]) -> list[str]:
         found = {

@@ -19,6 +19,7 @@ from unnoticed.topology.roles import GUEST_DESTINATION, GUEST_SOURCE
 from unnoticed.topology.spec import FabricSpec
 
 GUEST_INTERFACE = "eth0"
+MIGRATION_INTERFACE = "migration"  # of a host that has one for its migrations alone
 DEFAULT_PRIORITY = 32768  # IEEE 802.1D
 _LINK_NAMES = ("port1", "port2", "intfName1", "intfName2")  # all that is taken of what a topology says of a link
 
@@ -32,6 +33,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         self.places: dict[str, Address] = {
             name: own[0] for name, own in design.addresses.items() if name not in design.wiring.routers
         }
+        self.migration_ports: dict[str, Address] = {}  # by host, if there is a migration network of its own
         self._ports = 0
         self._emulator: Any = None
         # Mininet.init raises sysctls and limits of the whole machine (fixLimits) and never puts them back.
@@ -63,6 +65,14 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
     def router_address(self, router: str, segment: int) -> Address:
         """The address of a router in a segment that it has a link into."""
         return next(each for each in self.router_ports(router).values() if each.segment == segment)
+
+    def add_migration_link(self) -> None:
+        """Join source and destination by a link of its own, if they are to migrate over one."""
+        if self._design.migration_link is None:
+            return
+        link = self.addLink(*self._design.migration_link, intfName1=MIGRATION_INTERFACE, intfName2=MIGRATION_INTERFACE)
+        for number, end in enumerate(link.ends, start=1):
+            self.migration_ports[end.node] = addresses.migration(number, mac=end.mac)
 
     def add_guests(self) -> None:
         """Attach the guest's two namespaces, with the same addresses, to source and destination."""

@@ -48,6 +48,9 @@ class FabricSpec:
     # A virtual machine keeps its MAC address when it moves, so switches must learn where it is. Where the guest has
     # another one at the destination (as a container has, or an address that is taken over), neighbours must learn it.
     guest_mac: Literal["kept", "new"] = "kept"
+    # The hosts migrate over the network of their clients, or over a link of its own that joins them: one of the links,
+    # by the names of the two hosts.
+    migration_network: Literal["shared", "dedicated"] = "shared"
 
     def __post_init__(self) -> None:
         if self.clients is None and not is_own(self.shape):

@@ -180,6 +180,7 @@ class FabricSettings(Section):
     control: str | None = Field(default=None, min_length=1)  # unless said: "control", added where there is none
     link: LinkSettings = LinkSettings()
     links: dict[str, LinkOverride] = Field(default_factory=dict)  # by link, "s1-s2"; "s1>s2" is one direction of it
+    migration_network: Literal["shared", "dedicated"] = "shared"  # dedicated: a link joins the hosts, for pages alone
     switch: SwitchSettings = SwitchSettings()
     neighbours: NeighbourSettings = NeighbourSettings()
 

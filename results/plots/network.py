@@ -203,7 +203,7 @@ class _Drawing:
         ]
 
     def _drawn_guest(self) -> list[str]:
-        """The guest below the two hosts, and its way from one to the other."""
+        """The guest below the two hosts, and its way from one to the other: a line where that is a link of its own."""
         drawn, places = [], []
         address = self._network["guest"]["ipv4"]
         for role, said, look in (
@@ -226,17 +226,20 @@ class _Drawing:
         path = f"M{x1:g} {y1 + 2:g}V{low - 12:g}Q{x1:g} {low:g} {x1 + turn:g} {low:g}H{x2 - turn:g}"
         path += f"Q{x2:g} {low:g} {x2:g} {low - 12:g}V{y2 + 9:g}"
         tip = f"M{x2 - 4:g} {y2 + 10:g}L{x2:g} {y2 + 2:g}L{x2 + 4:g} {y2 + 10:g}Z"
-        drawn.append(f'<path d="{path}" fill="none" stroke="{style.BLUE}" stroke-width="1.5" stroke-dasharray="4 3"/>')
+        own = next((link for link in self._network["links"] if link.get("migration")), None)
+        dashes = ' stroke-dasharray="4 3"' if own is None else ""
+        drawn.append(f'<path d="{path}" fill="none" stroke="{style.BLUE}" stroke-width="1.5"{dashes}/>')
         drawn.append(f'<path d="{tip}" fill="{style.BLUE}"/>')
         mac = " and gets another MAC address" if self._network["guest"]["mac"] == "new" else ""
-        drawn.append(_text((x1 + x2) / 2, low + 3.5, f"migrates{mac}", colour=style.BLUE, halo=True))
+        way = "" if own is None else "; ".join([" over a link of its own", *self._label(own)])
+        drawn.append(_text((x1 + x2) / 2, low + 3.5, f"migrates{mac}{way}", colour=style.BLUE, halo=True))
         return drawn
 
 
 def _gathered(network: Network) -> tuple[dict[str, Any], list[Any], dict[str, int]]:
     """Nodes and links to draw: of many clients at one switch only the first, and how many more it stands for."""
     nodes = {node["name"]: node for node in network["nodes"]}
-    links, more = list(network["links"]), {}
+    links, more = [link for link in network["links"] if not link.get("migration")], {}
     if len(nodes) <= _FEW_HOSTS:
         return nodes, links, {}
     for switch in [name for name, node in nodes.items() if node["kind"] != "host"]:

@@ -47,7 +47,8 @@ class Stage:
         self.children.append(child)
         return child
 
-    def start_agent(self, place, *, key="00" * 32):
+    def start_agent(self, place, *, key="00" * 32, to="ffffffffffff"):
+        """`to`: whom it sends its announcements to."""
         guest = self.fabric.places[f"guest-{place}"]
         uplinks = [port for port in self.fabric.host_bridges[place].ports if port != "guest"]
         hold = {"hold": {"mac": guest.mac, "uplinks": uplinks}} if self.hold else {}
@@ -56,12 +57,12 @@ class Stage:
             f"agent-{place}-{len(self.children)}",
             "agents.agent",
             place=place,
-            address=self.fabric.places[place].ipv4,
+            address=self.fabric.migration_places[place].ipv4,
             key=key,
             guest_pid=guest.pid,
             gate="guest",
             announcements={
-                name: [frame.hex() for frame in frames_for(name, mac=guest.mac, ipv4=guest.ipv4)]
+                name: [to + frame.hex()[12:] for frame in frames_for(name, mac=guest.mac, ipv4=guest.ipv4)]
                 for name in ("garp", "none")
             },
             events=str(self.events_path),
@@ -140,10 +141,11 @@ class Stage:
         if expected:
             self.agents[destination].command("expect", number=self.number, fail_at=fail_there)
             self.agents[destination].wait_reply("expecting", WAIT_S)
+        there = self.fabric.migration_places[destination] if via is None else self.fabric.places[via]
         given = {
             "mode": "pre-copy",
             "policy": "tcp-timeout",
-            "destination": self.fabric.places[via or destination].ipv4,
+            "destination": there.ipv4,
             "number": self.number,
             "gap": "hold" if self.hold else "drop",
         }

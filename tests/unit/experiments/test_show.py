@@ -32,6 +32,17 @@ def test_it_says_what_the_plan_asks_of_the_links(small_plan_file):
     assert asked[frozenset(("s1", "s3"))] == (100_000_000, 0)
 
 
+def test_a_migration_network_of_its_own_is_a_link_that_can_be_asked_to_be_another(small_plan_file):
+    own = ("--set", "fabric.migration_network=dedicated")
+    faster = ("--set", 'fabric.links={"a-b" = {rate = "10 Gbit/s"}}')
+    network = json.loads(show(small_plan_file, "--json", *own, *faster).stdout)
+    (link,) = [each for each in network["links"] if each["migration"]]
+    assert (link["ends"], link["there"]["rate_bit_per_s"]) == (["a", "b"], 10_000_000_000)
+    done = show(small_plan_file, *faster)
+    assert done.exit_code == 2
+    assert "The fabric has no link 'a-b'" in done.stderr
+
+
 def test_a_drawing_can_go_to_a_file_and_one_that_cannot_says_why(small_plan_file, tmp_path):
     done = show(small_plan_file, "--out", tmp_path / "network.svg")
     assert (done.exit_code, done.stdout) == (0, "")

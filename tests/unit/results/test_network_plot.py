@@ -74,6 +74,18 @@ def test_a_link_that_is_unlike_the_others_says_in_what_and_in_which_direction():
     assert about(wan).endswith("keeps the dotted ones as spares.")
 
 
+def test_a_migration_network_is_the_line_that_the_guest_goes_along():
+    own = {"ends": ["a", "b"], "there": USUAL, "back": USUAL, "spare": False, "migration": True}
+    fast = {**USUAL, "rate_bit_per_s": 10_000_000_000}
+    drawings = [
+        draw({**TREE, "links": [*TREE["links"], link]}, name="n")
+        for link in (own, {**own, "there": fast, "back": fast})
+    ]
+    assert "migrates over a link of its own" in texts(drawings[0])
+    assert "migrates over a link of its own; 10\u00a0Gbit/s" in texts(drawings[1])
+    assert all(svg.count("stroke-dasharray") == draw(TREE, name="n").count("stroke-dasharray") - 1 for svg in drawings)
+
+
 def test_a_direction_in_words_has_all_that_was_asked_or_all_that_differs():
     lossy = {**USUAL, "delay_ns": 5_000_000, "jitter_ns": 1_000_000, "loss_ppm": 10_000}
     assert words(lossy) == "1\u00a0Gbit/s, 5\u00a0ms, ± 1\u00a0ms, queue 10\u00a0ms, loss 1\u00a0%"

@@ -98,5 +98,20 @@ def test_a_host_brings_up_its_links_before_its_address_and_that_before_its_route
 
 @pytest.mark.parametrize("bridge", [None, {"stp_state": 0}])
 def test_every_line_names_the_device_so_that_it_may_be_called_anything(bridge):
-    setup = HostSetup(name="a", interfaces=["up"], addresses={"up": addresses.SOURCE}, bridge=bridge)
+    where = "up" if bridge is None else "br0"
+    setup = HostSetup(name="a", interfaces=["up"], addresses={where: addresses.SOURCE}, bridge=bridge)
     assert all(" dev " in line for line in setup.lines() if "link set" in line or "address" in line.split()[0])
+
+
+def test_an_interface_with_an_address_of_its_own_is_no_port_of_the_bridge():
+    own = addresses.migration(1, mac="02:77:01:00:00:09")
+    setup = HostSetup(
+        name="a",
+        interfaces=["a-eth0", "migration", "guest"],
+        addresses={"br0": addresses.SOURCE, "migration": own},
+        bridge={"stp_state": 0},
+    )
+    lines = setup.lines()
+    assert "link set dev migration up" in lines
+    assert "address add 10.76.0.1/16 broadcast + dev migration" in lines
+    assert [line.split()[3] for line in lines if "master br0" in line] == ["a-eth0", "guest"]
