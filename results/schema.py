@@ -15,6 +15,7 @@ Versions:
 8  timeline: a series for each direction, and the migration's as the destination received it.
 9  a table `links`.
 10 rounds: columns `rate_limit_bit_per_s`, `throttle` and `throttled_ns`.
+11 flows: columns `harmless_blackout_ns` and `predicted_retransmit`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -253,6 +254,8 @@ TABLES: tuple[Table, ...] = (
             _count("tlp", "of them: tail-loss probes"),
             _count("spurious", "of them: needless, as the receiver's DSACK says"),
             _count("kernel_retransmits", "the kernel's own count for the same flow (TCP_INFO)"),
+            _time("harmless_blackout_ns", "up to such a blackout no timer of the client runs out, if no frame is lost"),
+            _flag("predicted_retransmit", "the blackout was longer: a segment may be repeated though none is lost"),
             _time("stall_ns", "longest time without a delivered byte while bytes were due"),
             _size("bytes", "payload delivered"),
             _count("wrong_bytes", "bytes that were not what stands at their position"),

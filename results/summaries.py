@@ -246,7 +246,7 @@ def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
         for (workload, sender), group in cell.rows_of(flows).groupby(["workload", "sender"], sort=True):
             segments, again = int(group["segments"].sum()), int(group["retransmits"].sum())
             kinds = [str(int(group[name].sum())) for name in ("rto", "fast", "tlp", "spurious")]
-            kernel = group["kernel_retransmits"]
+            kernel, late = group["kernel_retransmits"], group["predicted_retransmit"].dropna()
             rows.append(
                 (
                     cell.label,
@@ -257,6 +257,7 @@ def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
                     format_number(again),
                     format_share(again / segments) if segments else NOTHING,
                     *kinds,
+                    format_number(int(late.sum())) if len(late) else NOTHING,
                     NOTHING if kernel.isna().all() else str(int(kernel.sum())) + ("?" if kernel.isna().any() else ""),
                 )
             )
@@ -272,6 +273,7 @@ def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
         grid.number("fast", "fast retransmit"),
         grid.number("probe", "tail-loss probe"),
         grid.number("needless", "spurious, by DSACK"),
+        grid.number("foretold", "flows whose client must have lost patience in the blackout, where no frame is lost"),
         grid.number("kernel", "the kernel's own count; a question mark where a flow has none"),
     )
     return Grid(caption="Segments sent again, sums", heads=heads, rows=tuple(rows), note=_without(cells))

@@ -12,6 +12,7 @@ import pandas as pd
 from unnoticed.experiments.analysis.raw import Migration, RawRecords, socket_events
 from unnoticed.probes.retransmits import FlowRetransmits, count_retransmits
 from unnoticed.probes.stalls import deliveries, longest_stall
+from unnoticed.probes.tail_loss import harmless_blackout_ns
 from unnoticed.probes.tcp_flows import address
 from unnoticed.results.schema import empty
 
@@ -44,6 +45,7 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
     kernel = _kernel_counters(raw)
     counted = _counted(raw)
     stalls = _stalls(raw)
+    harmless = _harmless_blackouts(raw)
     flows: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     for reading in socket_events(raw, of_clients=True):
@@ -68,6 +70,8 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                     "tlp": result.of_type("tlp") if result else 0,
                     "spurious": result.spurious if result else 0,
                     "kernel_retransmits": kernel_count,
+                    "harmless_blackout_ns": harmless.get(name),
+                    "predicted_retransmit": _is_predicted(raw, harmless.get(name)),
                     "stall_ns": stalls.get(name) if bulk else None,
                     "bytes": reading["bytes_sent" if sender == "client" else "bytes_received"],
                     "wrong_bytes": reading["wrong_bytes"],
@@ -132,6 +136,35 @@ def _kernel_counters(raw: RawRecords) -> dict[str, tuple[int, int | None]]:
         total = sum(int(event["total_retrans"]) for event in events) if closed else None
         counters[name] = (max(int(event["time_ns"]) for event in events), total)
     return counters
+
+
+def _harmless_blackouts(raw: RawRecords) -> dict[str, int]:
+    """For each flow of a client that moved, by name: from which blackout on a timer of the client may run out.
+
+    What the guest's kernel knew of the way when the guest stood still tells: the shortest round trip, since the usual
+    one has the client's delayed acknowledgements in it.
+    """
+    load = raw.settings.clients
+    requests = load.request_response
+    intervals = {"upload": 0, "connect": None}
+    if requests is not None:
+        intervals["request"] = requests.connections * 1_000_000_000 // requests.rate_hz
+    found = {}
+    for event in raw.named("socket"):
+        if event["reason"] == "dump" and event["workload"] in intervals:
+            rtt_us = max(int(event["min_rtt_us"]), 0) or int(event["rtt_us"])
+            found[f"{event['remote']}>{event['local']}"] = harmless_blackout_ns(
+                rtt_ns=rtt_us * 1000, interval_ns=intervals[event["workload"]]
+            )
+    return found
+
+
+def _is_predicted(raw: RawRecords, harmless_ns: int | None) -> bool | None:
+    """Whether a flow's client repeats a segment though none is lost; unknown where frames are dropped."""
+    blackout_ns = raw.migration.blackout_ns
+    if harmless_ns is None or blackout_ns is None or raw.settings.migration.gap != "hold":
+        return None
+    return blackout_ns > harmless_ns
 
 
 def _stalls(raw: RawRecords) -> dict[str, int]:

@@ -146,3 +146,21 @@ def test_what_follows_the_last_reading_of_the_counters_is_not_compared(every_loa
 
     every_load.change(change)
     assert bool(every_load.analyse()["trials"]["kernel_agrees"].iloc[0])
+
+
+def test_where_no_frame_is_lost_a_blackout_longer_than_a_timer_foretells_who_sends_again(records):
+    raw = records("clients.upload.connections=1", "clients.download.connections=1").raw()
+    holding = raw.settings.migration.model_copy(update={"gap": "hold"})
+    raw.settings = raw.settings.model_copy(update={"migration": holding})
+    flows, blackout_ns = analyse_flows(raw).flows, raw.migration.blackout_ns
+    known = flows[flows["harmless_blackout_ns"].notna()]
+    assert set(zip(known["workload"], known["sender"], strict=True)) >= {("request", "client"), ("upload", "client")}
+    assert not set(known["workload"]) & {"download"}
+    assert (known["sender"] == "client").all()
+    least = known.groupby("workload")["harmless_blackout_ns"].min()
+    assert least["upload"] < least["request"]
+    assert (known["predicted_retransmit"] == (known["harmless_blackout_ns"] < blackout_ns)).all()
+
+
+def test_where_frames_are_dropped_nothing_is_foretold(every_load):
+    assert analyse_flows(every_load.raw()).flows["predicted_retransmit"].isna().all()

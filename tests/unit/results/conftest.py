@@ -383,6 +383,8 @@ class SyntheticRun:
                             "tlp": min(count, 1),
                             "spurious": 0,
                             "kernel_retransmits": count + early,
+                            "harmless_blackout_ns": 12 * MS if sender == "client" else None,
+                            "predicted_retransmit": True if sender == "client" else None,
                             "stall_ns": 14 * MS,
                             "bytes": 4000 * SEGMENT,
                             "wrong_bytes": 0,
