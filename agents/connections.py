@@ -96,8 +96,12 @@ class DepartingConnections:
             connection.socket.close()
 
     def close(self) -> None:
-        """They have left: close the duplicates, silently, since they are in repair mode."""
+        """They have left: end them here, silently, since they are in repair mode, and close the duplicates.
+
+        The guest's process has the sockets too, and their timers would run until it has ended.
+        """
         for connection in self._connections:
+            tcp_repair.abort(connection.socket)
             connection.socket.close()
 
     def log(self, events: EventLog) -> None:

@@ -48,6 +48,7 @@ class Destination:
         self._announced_ns = 0
         self._held: Held | None = None
         self._late: list[bytes] = []
+        self._stragglers = 0  # frames that were later than those
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
@@ -197,11 +198,13 @@ class Destination:
             self._channel.send(wire.Resumed(resumed_ns))
         except PeerError as error:  # the source has gone: nothing is lost with it
             self._troubles.append(("report", str(error)))
+        if holding is not None:
+            self._host.announcer.send(frames)  # again, for switches that the first has not reached
+            self._await_stragglers(holding)
+            holding.settle()
         self._channel.close()
         for connection in self._connections:
             connection.close()  # the guest has its own descriptors of them
-        if holding is not None:
-            holding.settle()
         self._report()
         self._host.events.write(
             "announced",
@@ -220,6 +223,13 @@ class Destination:
         holding.forward(self._late)
         if self._time_limit.was_reached:
             self._host.gate.set(PortState.FORWARDING)
+
+    def _await_stragglers(self, holding: Holding) -> None:
+        """Give the guest what the source sends after it."""
+        try:
+            self._stragglers = holding.forward_stragglers(self._channel)
+        except OSError as error:
+            self._troubles.append(("follow", str(error)))
 
     def _do(self, step: str, action: Callable[[], None]) -> None:
         """Carry out a step whose failure is noted and changes nothing else."""
@@ -268,7 +278,7 @@ class Destination:
                 place=self._host.place,
                 frames=self._held.frames,
                 bytes=self._held.bytes,
-                late=len(self._late),
+                late=len(self._late) + self._stragglers,
                 refused=self._holding.held.refused,
                 overdue=self._time_limit.was_reached,
             )

@@ -4,7 +4,7 @@ The frames go to where the guest will be before it leaves. At the destination a 
 and the source, which sees that announcement come in, knows by it that no later frame will come its way, since links and
 bridges keep the order. Meanwhile the guest runs on at the source, and its frames leave under another address, or the
 first of them would turn the switches back. New connections wait aside from a moment before, so that none is half open
-when the guest stands still. What comes to the source after all travels to the destination with the guest.
+when the guest stands still. What comes to the source after all travels to the destination with the guest, or behind it.
 
 If the migration fails the frames go the same way back: a plug at the source, an announcement from there, and the
 destination, which sees it, returns what it held.
@@ -12,6 +12,7 @@ destination, which sees it, returns what it held.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
@@ -24,11 +25,15 @@ from unnoticed.agents.kernel.bridge_fdb import PinnedAddress
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Lookout
 from unnoticed.agents.plug import Held, Plug
-from unnoticed.errors import MachineError, MigrationError
+from unnoticed.errors import MachineError, PeerError
 
 LIMIT_BYTES = 32 << 20  # of a plug that nobody gave a limit
 _ANNOUNCEMENT_S = 1.0  # an announcement that is not seen by then is not seen at all
-_OVERTAKING_S = 0.001  # frames that another processor has in hand when the announcement is seen
+# Frames that another processor has in hand when the announcement is seen: no two of them are so far apart.
+_OVERTAKING_S = 0.01
+_OVERTAKING_MOST_S = 0.2
+_POLL_S = 0.002
+_STRAGGLERS_S = 2.0  # a source that says nothing for so long does not hang up any more
 _NO_FRAMES = Held(0, 0, 0)
 
 
@@ -69,17 +74,16 @@ class Holding:
         self._diversion.set(from_guest=FromGuest.RENAMED)
         self._watch()
 
-    def await_announcement(self, channel: Channel) -> None:
-        """Until the guest's announcement has come in from elsewhere. Raises MigrationError, PeerError."""
+    def await_announcement(self, channel: Channel) -> bool:
+        """Until the guest's announcement has come in from elsewhere; False if it does not. Raises PeerError.
+
+        Then some switch may go on sending the guest's frames here, and they have to be sent after it.
+        """
         watched = [channel.socket.fileno(), *(lookout.fileno() for lookout in self._lookouts)]
         ready, _, _ = select.select(watched, [], [], _ANNOUNCEMENT_S)
         if channel.socket.fileno() in ready:
             channel.expect(wire.Abort)  # which raises: it has nothing else to say now
-        if not ready:
-            raise MigrationError(
-                f"The guest's announcement at the destination was not seen here within {_ANNOUNCEMENT_S:g} s: "
-                "frames are held only where broadcasts reach both hosts."
-            )
+        return bool(ready)
 
     def close_in(self) -> None:
         """From here on no frame reaches the guest."""
@@ -92,6 +96,16 @@ class Holding:
     def take_late(self) -> list[bytes]:
         """What was put aside so far, in order."""
         return self._diversion.take()
+
+    def follow(self, channel: Channel) -> None:
+        """The guest runs elsewhere: send after it what still comes here. Raises PeerError."""
+        begun = last = time.monotonic()
+        while (now := time.monotonic()) - last < _OVERTAKING_S and now - begun < _OVERTAKING_MOST_S:
+            if frames := self._diversion.take():
+                last = now
+                for part in wire.split_frames(frames):
+                    channel.send(wire.Late(part))
+            time.sleep(_POLL_S)
 
     def forget(self) -> None:
         """The guest has left, and the gate is closed: as before it came."""
@@ -133,6 +147,16 @@ class Holding:
         """Give the guest what came late to the source, then what is held here, then whatever comes. Raises OSError."""
         self._plug.release(late)
 
+    def forward_stragglers(self, channel: Channel) -> int:
+        """Give the guest what comes to the source later still, until that hangs up; how many frames. Raises OSError."""
+        count = 0
+        with contextlib.suppress(PeerError), channel.patience(_STRAGGLERS_S):
+            while True:
+                frames = list(channel.expect(wire.Late).frames)
+                self._plug.inject(frames)
+                count += len(frames)
+        return count
+
     def settle(self) -> None:
         """The guest has had all that was held: as if it had always been here."""
         self._diversion.set(from_guest=FromGuest.PASS)
@@ -142,12 +166,21 @@ class Holding:
     def give_back(self, *, close_gate: Callable[[], None]) -> list[bytes]:
         """The migration has failed, and the source announces the guest: all that came here before. Raises OSError."""
         select.select(self._lookouts, [], [], _ANNOUNCEMENT_S)
-        time.sleep(_OVERTAKING_S)
+        self._await_stillness()
         close_gate()
         own = slice(VIRTIO_HEADER_BYTES + 6, VIRTIO_HEADER_BYTES + 12)  # the source's announcement came here as well
         frames = [frame for frame in self._plug.empty() if frame[own] != self._mac]
         self.settle()
         return frames
+
+    def _await_stillness(self) -> None:
+        """Until nothing comes to the plug any more."""
+        begun = last = time.monotonic()
+        before = self.held
+        while (now := time.monotonic()) - last < _OVERTAKING_S and now - begun < _OVERTAKING_MOST_S:
+            time.sleep(_POLL_S)
+            if (found := self.held) != before:
+                before, last = found, now
 
     def _watch(self) -> None:
         for lookout in self._lookouts:

@@ -19,7 +19,7 @@ _SMALLEST_BYTES = 60
 _BUFFER_FACTOR, _SPARE_BYTES = 4, 1 << 20  # what frames take of a socket's buffer, in their lengths
 _GSO_TYPE_AT = 1  # in struct virtio_net_hdr
 _PIECES_S = 0.001
-_SILENCE_S = 0.05  # after so long without a frame no more will come
+_SILENCE_S = 1.0  # a frame that has not come by then is lost: a busy machine takes its time, and what is due is counted
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ class Source:
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
         self._holding: Holding | None = host.holding if settings.gap == "hold" else None
         self._is_diverted = False
+        self._is_announcement_seen = True
         self._late: list[bytes] = []  # frames for the guest that were put aside here
 
     def run(self) -> Report:
@@ -145,6 +146,8 @@ class Source:
         if tracker is not None:
             tracker.close()
         self._cutover.report(self._host.events)
+        if not self._is_announcement_seen:
+            self._host.events.write("announcement-unseen", migration=self._settings.number, place=self._host.place)
         if relinquished:
             self._leave()
         if self._channel is not None:
@@ -395,7 +398,13 @@ class Source:
                 for frames in wire.split_frames(self._late):
                     channel.send(wire.Late(frames), more=True)
             channel.send(wire.Relinquish())
-        return channel.expect(wire.Resumed).time_ns
+        resumed_ns = channel.expect(wire.Resumed).time_ns
+        connections.close()  # at once: what their timers would send again goes nowhere, but the kernel counts it
+        if self._holding is not None:
+            with contextlib.suppress(PeerError):  # the guest does not depend on it
+                self._holding.follow(channel)
+            channel.close()
+        return resumed_ns
 
     def _divert(self, holding: Holding) -> None:
         """Have the guest's frames go to the destination, which holds them; see `unnoticed.agents.holding`."""
@@ -411,7 +420,7 @@ class Source:
                 )
             )
         with self._cutover.step("await-announcement"):
-            holding.await_announcement(channel)
+            self._is_announcement_seen = holding.await_announcement(channel)
         with self._cutover.step("close-in"):
             holding.close_in()
 

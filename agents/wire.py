@@ -16,11 +16,12 @@ Rules
    RELINQUISH. If that frame is lost with the path, the guest runs nowhere: never twice.
 6. Either end may send ABORT in its turn or in the other's, before RELINQUISH.
 7. By DIVERT the source asks for the guest's frames: the destination holds them, and announces the guest. LATE brings it
-   those that came to the source all the same, which go before what it holds. After an ABORT it gives back what it held,
-   by any number of HELD, the last of them empty, if there was a DIVERT.
+   those that came to the source all the same, which go before what it holds; after RELINQUISH, and until the source
+   hangs up, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last of
+   them empty, if there was a DIVERT.
 
 A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
-frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED.
+frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE.
 """
 
 from __future__ import annotations
@@ -165,8 +166,11 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_S, Type.RELINQUISH): State.RELINQUISHED,
         (_S, Type.ABORT): State.ABORTED,
     },
-    State.RELINQUISHED: {(_D, Type.RESUMED): State.DONE},
-    State.DONE: {},
+    State.RELINQUISHED: {
+        (_S, Type.LATE): State.RELINQUISHED,
+        (_D, Type.RESUMED): State.DONE,
+    },
+    State.DONE: {(_S, Type.LATE): State.DONE},
     State.ABORTED: {
         (_D, Type.READY): State.ABORTED,  # it had not heard yet
         (_D, Type.ABORT): State.ABORTED,

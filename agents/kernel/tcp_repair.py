@@ -348,7 +348,10 @@ def send_unsent(connection: socket.socket, state: TcpState) -> None:
 
 
 def abort(connection: socket.socket) -> None:
-    """Reset a connection, whoever else holds its socket (RFC 9293, ABORT): connecting it to nothing does that."""
+    """End a connection, whoever else holds its socket (RFC 9293, ABORT): connecting it to nothing does that.
+
+    The peer is sent a reset, or in repair mode nothing at all (tcp_disconnect in net/ipv4/tcp.c).
+    """
     with contextlib.suppress(OSError):
         libc.disconnect(connection.fileno())
 

@@ -156,6 +156,11 @@ def _notes(
             notes.append(f"Where frames were held there was no room for {event['refused']} of them: they were lost.")
         if event["overdue"]:
             notes.append("Frames were held for as long as the plan allows: what came later was lost.")
+    for event in raw.named("announcement-unseen"):
+        notes.append(
+            f"The announcement of the guest at its destination was not seen at {event['place']}: what came there "
+            "after it had left was sent after it, for a while."
+        )
     if lost := sum(1 for _ in raw.named("connection-lost")):
         notes.append(f"{lost} connections had ended before they could be moved.")
     for event in raw.named("link-missed"):

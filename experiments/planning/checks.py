@@ -105,6 +105,16 @@ def _held_frames_find_the_guest(settings: Settings) -> Conflict | None:
     )
 
 
+def _held_frames_come_once(settings: Settings) -> Conflict | None:
+    if settings.migration.gap != "hold" or settings.fabric.switch.learning:
+        return None
+    return Conflict(
+        paths=(("migration", "gap"), ("fabric", "switch", "learning")),
+        sentence='"hold" has switches bring the frames to the destination, but where none learns each frame comes to '
+        'both hosts; set gap = "drop", or let the switches learn.',
+    )
+
+
 def _links_can_be(settings: Settings) -> Iterator[Conflict]:
     fabric = settings.fabric
     yield from _link_conflicts(("fabric", "link"), lambda: fabric.direction)
@@ -190,6 +200,7 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _guest_has_slots,
     _tools_are_ready,
     _held_frames_find_the_guest,
+    _held_frames_come_once,
     _held_is_announced,
 )
 

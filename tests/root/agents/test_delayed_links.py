@@ -16,9 +16,9 @@ MS = 1_000_000
 
 @pytest.fixture(scope="module")
 def fabric(tmp_path_factory):
-    """Four milliseconds from any place to any other; one frame in 500 is lost on the way to and from the client."""
+    """Three switches; two milliseconds to each host; one frame in 500 is lost on the way to and from the client."""
     spec = FabricSpec(
-        shape="single",
+        shape="tree",
         clients=1,
         rate_bit_per_s=100_000_000,
         links=(LinkChange(link="hosts-switches", delay_ns=2 * MS), LinkChange(link="c1-s1", loss_ppm=2000)),
@@ -49,3 +49,17 @@ def test_a_guest_moves_over_them_under_load_and_no_byte_is_wrong(stage):
     assert all(lost[name] > 0 for name in losing)
     stage.check_guest("a", resumes=3)
     stage.check_unharmed(client)
+
+
+def test_frames_are_held_across_several_switches_and_follow_the_guest(holding):
+    holding.boot(memory_bytes=32 << 20)
+    client = holding.load(rate_hz=200, connections=4)
+    for source, destination in (("a", "b"), ("b", "a")):
+        report = holding.migrate(source, destination)
+        assert (report["outcome"], report["reason"]) == ("completed", "")
+        holding.agents[destination].wait_reply("arrival", patient(10))
+    held = holding.events("held")
+    assert [event["refused"] for event in held] == [0, 0]
+    assert sum(event["frames"] for event in held) > 0
+    holding.check_guest("a", resumes=3)
+    holding.check_unharmed(client)

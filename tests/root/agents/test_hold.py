@@ -4,7 +4,11 @@ The kernels' own counters are the judges: of the client's namespace, and of the 
 there and retransmission timers slow, since both say that something took long and not that it was lost.
 """
 
+import contextlib
 import itertools
+import json
+import socket
+import struct
 import time
 from pathlib import Path
 
@@ -210,3 +214,77 @@ def test_whoever_connects_during_a_cutover_is_answered_and_nobody_has_to_ask_twi
     done = client.wait_reply("done", 40)
     assert (done["resets"], done["unfinished"], done["wrong_bytes"]) == (0, 0, 0)
     assert done["answered"] == done["connections"] > 50 * cutovers
+
+
+def test_an_announcement_that_the_source_does_not_see_is_said_and_the_guest_moves_all_the_same(holding):
+    holding.replace_agent("b", to=holding.fabric.places["control"].mac.replace(":", ""))
+    holding.boot()
+    client = holding.load(bulk=False)
+    assert holding.migrate("a", "b")["outcome"] == "completed"
+    assert len(holding.events("announcement-unseen")) == 1
+    holding.check_guest("b")
+    holding.check_unharmed(client)
+
+
+STRAY = """
+# Frames for the guest, out of a switch's port to the source as if the switch had not learned anything: one each ms.
+import json, select, socket, struct, sys, time
+
+port, guest_mac, client_mac, guest, client = sys.argv[1:6]
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+out.bind((port, 0))
+
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+def frame(number):
+    data = struct.pack(">QQ", number, 0)
+    udp = struct.pack(">HHHH", 9999, 7001, 8 + len(data), 0) + data
+    ends = socket.inet_aton(client) + socket.inet_aton(guest)
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + ends
+    ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
+    return bytes.fromhex(guest_mac.replace(":", "") + client_mac.replace(":", "")) + b"\\x08\\x00" + ip + udp
+
+print("ready", flush=True)
+sent = []
+while not select.select([sys.stdin], [], [], 0.001)[0]:
+    sent.append(time.monotonic_ns())
+    out.send(frame(len(sent) - 1))
+print(json.dumps(sent), flush=True)
+"""
+
+
+def test_frames_that_switches_go_on_sending_to_the_source_follow_the_guest_in_their_order_and_once(holding):
+    fabric, places = holding.fabric, holding.fabric.places
+    (port,) = [port for port, toward in fabric.switches["s1"].ports.items() if toward == "a"]
+    holding.boot(dirty_bytes_per_s=0)
+    namespace = NetworkNamespace(places["c1"].pid)
+    with namespace.entered():
+        answers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    namespace.close()
+    answers.bind((places["c1"].ipv4, 9999))
+    answers.setblocking(False)
+    macs, addresses = (
+        [places[name].mac for name in ("guest-a", "c1")],
+        [places[name].ipv4 for name in ("guest-a", "c1")],
+    )
+    stray = holding.python("s1", STRAY, port, *macs, *addresses)
+    assert stray.stdout.readline() == "ready\n"
+    report = holding.migrate("a", "b")
+    assert report["outcome"] == "completed"
+    holding.agents["b"].wait_reply("arrival", 10)
+    stray.stdin.write("stop\n")
+    stray.stdin.flush()
+    sent = json.loads(stray.stdout.readline())
+    time.sleep(0.2)
+    answered = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            answered.append(struct.unpack(">QQ", answers.recv(64))[0])
+    answers.close()
+    (closed,) = [event for event in holding.events("step") if event["step"] == "close-in"]
+    due = [number for number, at in enumerate(sent) if closed["end_ns"] < at < report["resumed_ns"]]
+    assert due
+    assert [number for number in answered if due[0] <= number <= due[-1]] == due

@@ -105,7 +105,7 @@ def test_what_the_table_does_not_list_can_neither_be_sent_nor_received(conversat
 
 def test_the_table_covers_every_state_and_both_ends_agree_that_the_last_two_are_final():
     assert set(TRANSITIONS) == set(State)
-    assert TRANSITIONS[State.DONE] == {}
+    assert TRANSITIONS[State.DONE] == {(S, Type.LATE): State.DONE}  # the last frames for the guest that has left
     assert set(TRANSITIONS[State.ABORTED].values()) == {State.ABORTED}
     reached = {State.GREETING} | {to for moves in TRANSITIONS.values() for to in moves.values()}
     assert reached == set(State)
@@ -120,7 +120,12 @@ def test_the_guest_can_never_run_in_two_places():
         for move, to in moves.items()
         if to not in MAY_SOURCE_RESUME
     ]
-    assert ways_in == [(State.READY, (S, Type.RELINQUISH)), (State.RELINQUISHED, (D, Type.RESUMED))]
+    assert ways_in == [
+        (State.READY, (S, Type.RELINQUISH)),
+        (State.RELINQUISHED, (S, Type.LATE)),
+        (State.RELINQUISHED, (D, Type.RESUMED)),
+        (State.DONE, (S, Type.LATE)),
+    ]
     assert not any(Type.ABORT in {kind for _, kind in TRANSITIONS[state]} for state in set(State) - MAY_SOURCE_RESUME)
 
 

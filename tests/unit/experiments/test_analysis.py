@@ -111,12 +111,14 @@ def test_a_dirtier_that_could_not_keep_up_and_a_step_that_failed_too_late_are_sa
         if event["event"] == "ram":
             return {**event, "pages_written": 900, "pages_skipped": 100}
         if event["event"] == "announced":
-            return [event, {**event, "event": "trouble", "step": "revive", "reason": "no room.", "place": "b"}]
+            unseen = {**event, "event": "announcement-unseen", "place": "a"}
+            return [event, unseen, {**event, "event": "trouble", "step": "revive", "reason": "no room.", "place": "b"}]
         return event
 
     made.change(change)
     notes = row(made.analyse())["notes"]
     assert "as fast as asked: 10.0% of it was left out." in notes
+    assert "The announcement of the guest at its destination was not seen at a:" in notes
     assert "At b, revive failed when there was no way back: no room." in notes
 
 

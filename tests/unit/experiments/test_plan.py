@@ -466,6 +466,15 @@ def test_frames_cannot_be_held_for_a_guest_that_gets_another_mac(tmp_path):
     assert problem.startswith(f'{path}:3: guest.mac: "new" does not go with migration.gap = "hold":')
 
 
+def test_frames_cannot_be_held_where_each_of_them_comes_to_both_hosts(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text('question = "?"\n[fabric.switch]\nlearning = false\n[migration]\ngap = ["drop", "hold"]\n')
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f'{path}:5: migration.gap: "hold" has switches bring the frames to the destination,')
+
+
 def test_a_switch_that_cannot_be_is_told_with_the_line_of_each_mistake(tmp_path):
     path = tmp_path / "plan.toml"
     lines = ['question = "?"', "[fabric.switch]", 'forward_delay = "1 s"', "learning = false", "learning_limit = 5"]
