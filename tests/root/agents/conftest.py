@@ -144,11 +144,13 @@ class Stage:
         there = self.fabric.migration_places[destination] if via is None else self.fabric.places[via]
         given = {
             "mode": "pre-copy",
-            "policy": "tcp-timeout",
+            "policy": "tcp-timeout",  # which gives up on a machine that is too busy
             "destination": there.ipv4,
             "number": self.number,
             "gap": "hold" if self.hold else "drop",
         }
+        if self.hold:
+            given |= {"policy": "fixed-rounds", "parameters": {"rounds": 3}}
         self.agents[source].command("migrate", **given | settings)
 
     def end_migration(self, source):
