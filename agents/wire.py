@@ -20,8 +20,12 @@ Rules
    hangs up, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last of
    them empty, if there was a DIVERT.
 
-A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
-frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE.
+8. By CONNECTIONS the source names connections that the guest has, before they move, and such that it has no more: what
+   the destination can prepare. It binds nobody: STATE says what there is, in one part or several.
+
+A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK), with
+CONNECTIONS in a round or behind it; DIVERT if frames are to be held; then FINAL, PAGES..., STATE..., COMMIT, READY,
+LATE if there are any, RELINQUISH, RESUMED, LATE.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ _HEADER = struct.Struct("<BBHI")
 MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
 _MAX_STATE_BYTES = 256 << 20
+_MAX_CONNECTIONS_BYTES = 1 << 20
 _SMALLEST_FRAME_BYTES = 10 + 14  # struct virtio_net_hdr and an Ethernet header
 _MAX_FRAMES_BYTES = 32 << 20  # of an emulated network, in one LATE or HELD
 _MAX_MEMORY_BYTES = PAGE_BYTES << 32  # page numbers have 32 bits
@@ -89,6 +94,7 @@ class Type(IntEnum):
     DIVERT = 16
     LATE = 17
     HELD = 18
+    CONNECTIONS = 24
 
 
 class State(Enum):
@@ -124,18 +130,21 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.STREAMING: {
         (_S, Type.ROUND): State.IN_ROUND,
+        (_S, Type.CONNECTIONS): State.STREAMING,
         (_S, Type.DIVERT): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.DIVERTED: {
+        (_S, Type.CONNECTIONS): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.IN_ROUND: {
         (_S, Type.PAGES): State.IN_ROUND,
+        (_S, Type.CONNECTIONS): State.IN_ROUND,
         (_S, Type.ROUND_END): State.ROUND_ENDED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -152,6 +161,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_D, Type.ABORT): State.ABORTED,
     },
     State.STATE_SENT: {
+        (_S, Type.STATE): State.STATE_SENT,
         (_S, Type.COMMIT): State.COMMITTED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -247,11 +257,20 @@ class Final:
 
 @dataclass(frozen=True, eq=False)
 class GuestState:
-    """What is not RAM: the TCP connections, packed one behind the other, and the slots of those that are no more."""
+    """What is not RAM, or a part of it: TCP connections, as a batch, and the slots of those that are no more."""
 
     connections: int
     blob: bytes
     lost: tuple[int, ...] = ()  # reset by the peer, or timed out, before they could be read
+
+
+@dataclass(frozen=True, eq=False)
+class Connections:
+    """Connections that the guest has, as a batch of what is known of them beforehand, and slots of those that went."""
+
+    connections: int
+    blob: bytes
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +334,7 @@ class Held:
 
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
-    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held
+    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Connections
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -337,6 +356,7 @@ _LIMITS: dict[Type, int] = {
     Type.DIVERT: 64,
     Type.LATE: _MAX_FRAMES_BYTES,
     Type.HELD: _MAX_FRAMES_BYTES,
+    Type.CONNECTIONS: _MAX_CONNECTIONS_BYTES,
 }
 
 
@@ -544,9 +564,7 @@ def _encode(message: Message) -> tuple[Type, bytes]:
         case Final():
             return Type.FINAL, b""
         case GuestState(connections, blob):
-            return Type.STATE, struct.pack(
-                f"<II{len(message.lost)}I", connections, len(message.lost), *message.lost
-            ) + blob
+            return Type.STATE, _pack_connections(connections, message.lost) + blob
         case Commit():
             text = json.dumps({"announce": message.announce, "digest": message.digest.hex()}).encode()
             return Type.COMMIT, struct.pack("<QQ", message.final_pages, message.total_pages) + text
@@ -564,6 +582,8 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.LATE, _pack_frames(frames)
         case Held(frames):
             return Type.HELD, _pack_frames(frames)
+        case Connections(connections, blob):
+            return Type.CONNECTIONS, _pack_connections(connections, message.gone) + blob
 
 
 def _decode(kind: Type, body: bytes) -> Message:
@@ -594,10 +614,7 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.FINAL:
             return Final()
         case Type.STATE:
-            connections, lost = struct.unpack_from("<II", body)
-            if lost > len(body) // 4 - 2:
-                raise ValueError(f"{lost} lost connections in {len(body)} bytes")
-            return GuestState(connections, body[8 + 4 * lost :], struct.unpack_from(f"<{lost}I", body, 8))
+            return GuestState(*_unpack_connections(body))
         case Type.COMMIT:
             final_pages, total_pages = struct.unpack_from("<QQ", body)
             text = json.loads(body[16:])
@@ -622,6 +639,8 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Late(_unpack_frames(body))
         case Type.HELD:
             return Held(_unpack_frames(body))
+        case Type.CONNECTIONS:
+            return Connections(*_unpack_connections(body))
 
 
 def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
@@ -636,6 +655,17 @@ def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
         size += len(frame) + 4
     if part:
         yield tuple(part)
+
+
+def _pack_connections(connections: int, slots: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<II{len(slots)}I", connections, len(slots), *slots)
+
+
+def _unpack_connections(body: bytes) -> tuple[int, bytes, tuple[int, ...]]:
+    connections, slots = struct.unpack_from("<II", body)
+    if slots > len(body) // 4 - 2:
+        raise ValueError(f"{slots} slots in {len(body)} bytes")
+    return connections, body[8 + 4 * slots :], struct.unpack_from(f"<{slots}I", body, 8)
 
 
 def _pack_frames(frames: tuple[bytes, ...]) -> bytes:
