@@ -17,6 +17,7 @@ from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.plug import Held
 from unnoticed.agents.ram import SMALLEST_BYTES
+from unnoticed.agents.urgency import Urgency
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
@@ -37,6 +38,7 @@ class Destination:
         self._channel = Channel(connection, role=wire.Role.DESTINATION, key=host.key)
         self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
         self._number = number
+        self._urgency = Urgency()
         self._guest: GuestProcess | None = None
         self._connections: ArrivingConnections | None = None
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
@@ -49,6 +51,12 @@ class Destination:
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
+        try:
+            return self._run()
+        finally:
+            self._urgency.end()
+
+    def _run(self) -> Arrival:
         try:
             self._prepare()
             commit = self._receive()
@@ -104,6 +112,7 @@ class Destination:
                     self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()
+                    self._urgency.begin(self._guest.pid)
                 case wire.Connections() as message:
                     connections.expect(message)
                 case wire.GuestState() as state:
@@ -179,6 +188,7 @@ class Destination:
         try:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
+            self._urgency.end()
         except MigrationError as error:
             self._troubles.append(("resume", str(error)))
             self._channel.close()
