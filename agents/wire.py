@@ -19,7 +19,6 @@ Rules
    those that came to the source all the same, which go before what it holds; after RELINQUISH, and until the source
    hangs up, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last of
    them empty, if there was a DIVERT.
-
 8. By CONNECTIONS the source names connections that the guest has, before they move, and such that it has no more: what
    the destination can prepare. It binds nobody: STATE says what there is, in one part or several.
 
