@@ -11,6 +11,7 @@ that others fill, the bounds are the wider for it; `resolution_ns` widens them f
 - `answer_gap`: the longest time without an answer, less a period.
 - `first_success`: from a known beginning until the first answer to a probe sent after it.
 - `longest_answer`: the longest wait from the intended time of sending (no coordinated omission).
+- `overtaken_frames`: probes that later ones overtook x period: what reordering is, and an outage is not.
 
 An outage that is not over by the end of the samples, or was there from their beginning, has no upper bound
 (`high_ns` is None, `censored` is True) and `outage_ns` is what was seen of it.
@@ -18,12 +19,14 @@ An outage that is not over by the end of the samples, or was there from their be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from unnoticed.probes.packets import I64, Bool
 from unnoticed.probes.samples import NEVER, Samples
+
+_NO_ANSWER = np.int64((1 << 63) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +84,8 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
     """Lost probes x period, of all runs of lost probes that meet the window [from_ns, to_ns).
 
     The bounds are the sums over the runs of: from the first lost to the last lost, and from the probe before to the
-    probe after. With nothing lost, less than a gap between two probes can have been lost. Where probes were held, the
-    upper bound is that of the time-stamp method, if that has one and it is wider.
+    probe after. With nothing lost, less than a gap between two probes can have been lost. An outage may as well have
+    held probes, so the upper bound is that of the time-stamp method, if that has one and it is wider.
     """
     name, sent = "lost_frames", samples.sent_ns
     is_lost = samples.answered_ns == NEVER
@@ -95,9 +98,8 @@ def lost_frames(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: in
     high = _longest_gap(samples, from_ns, to_ns)
     if runs:
         high = sum(int(sent[min(behind, len(sent) - 1)] - sent[max(first - 1, 0)]) for first, behind in runs)
-    if any(_overlapping(run, samples, from_ns, to_ns) for run in _runs(held)):
-        longest = time_stamp(samples, from_ns=from_ns, to_ns=to_ns).high_ns
-        high = high if longest is None or high is None else max(high, longest)
+    longest = time_stamp(samples, from_ns=from_ns, to_ns=to_ns).high_ns
+    high = high if longest is None or high is None else max(high, longest)
     return _outage(
         name,
         lost * samples.period_ns,
@@ -143,6 +145,10 @@ def time_stamp(
     that one waited longer than usual), half-way again; but no later than the first held answer of the run left the
     other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times of
     the answered ones around, less the period. Without a run it is the longest silence in which an answer was due.
+
+    Nothing is answered in an outage, but for what stands in a queue on the way back. So a run in which answers came
+    all along, as behind a full queue that drops most probes and holds the others, is several outages, of which the
+    longest lies in the longest time between two answers (RFC 6413, section 2.3.3, by the times of arrival).
     """
     name = "time_stamp"
     usual = usual_answer_ns(samples)
@@ -155,7 +161,8 @@ def time_stamp(
         if _overlapping(run, samples, from_ns, to_ns)
     ]
     if found:
-        return max(found, key=lambda outage: outage.outage_ns)
+        longest = max(found, key=lambda outage: outage.outage_ns)
+        return _without_answers_within(samples, longest)
     meets = np.flatnonzero((samples.sent_ns < to_ns) & (samples.answered_ns > from_ns))
     if len(meets) < 2:
         return _outage(name, 0, 0, None, censored=True)
@@ -269,6 +276,16 @@ def _time_stamp_of_run(
     )
 
 
+def _without_answers_within(samples: Samples, outage: Outage) -> Outage:
+    """The outage itself; where answers came all along, the longest time without one in it."""
+    if outage.start_ns is None or outage.end_ns is None:
+        return outage
+    gap = answer_gap(samples, from_ns=outage.start_ns, to_ns=outage.end_ns)
+    if gap.high_ns is None or outage.low_ns <= gap.high_ns:
+        return outage
+    return replace(gap, estimator=outage.estimator)
+
+
 def answer_gap(samples: Samples, *, from_ns: int, to_ns: int, resolution_ns: int = 0) -> Outage:
     """The longest time between two answers that meets the window [from_ns, to_ns), less one period.
 
@@ -343,6 +360,30 @@ def first_success(samples: Samples, *, from_ns: int, resolution_ns: int = 0) -> 
     failed = failed[samples.sent_ns[failed] < samples.sent_ns[answered].min()]
     low = int(samples.sent_ns[failed].max()) - from_ns if len(failed) else 0
     return _outage(name, end - from_ns, low, end - from_ns, start=from_ns, end=end, resolution_ns=resolution_ns)
+
+
+def overtaken_frames(samples: Samples, *, from_ns: int, to_ns: int) -> Outage:
+    """Probes sent in [from_ns, to_ns) that were answered after one sent later, x period (RFC 4737, type P reordered).
+
+    At most as many more were late as took a period longer than usual and had nobody behind them in that time.
+    """
+    answered = samples.answered_ns != NEVER
+    soonest_behind = np.full(len(samples), _NO_ANSWER)
+    soonest = np.minimum.accumulate(np.where(answered, samples.answered_ns, _NO_ANSWER)[::-1])[::-1]
+    soonest_behind[:-1] = soonest[1:]
+    asked = answered & (samples.sent_ns >= from_ns) & (samples.sent_ns < to_ns)
+    overtaken = asked & (samples.answered_ns > soonest_behind)
+    slow = samples.answered_ns - samples.sent_ns > usual_answer_ns(samples) + samples.period_ns
+    count, unclear = int(overtaken.sum()), int((asked & slow & ~overtaken).sum())
+    which = np.flatnonzero(overtaken)
+    return _outage(
+        "overtaken_frames",
+        count * samples.period_ns,
+        count * samples.period_ns,
+        (count + unclear) * samples.period_ns,
+        start=samples.sent_ns[which[0]] if count else None,
+        end=samples.answered_ns[which[-1]] if count else None,
+    )
 
 
 def longest_answer(samples: Samples, *, from_ns: int, to_ns: int) -> Outage:

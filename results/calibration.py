@@ -2,10 +2,11 @@
 
 `calibration.parquet` has one row per injected outage (and per second in which nothing was injected) and estimator:
 
-kind            cut, cut-to-guest, cut-from-guest, freeze, loss, quiet
-share           of frames dropped, for loss
+kind            cut, cut-to-guest, cut-from-guest, freeze, loss, reordering, zero-window, quiet
+share           of frames dropped, for loss, or late, for reordering
 asked_ns        the length that was asked for (of loss: how long it went on); 0 for quiet
-truth_ns        the length it had, by the clock of who caused it; of loss: probes dropped, times the period
+truth_ns        the length it had, by the clock of who caused it; of loss: probes dropped, times the period; for what
+                looks at probes, of reordering and a zero window: 0, for overtaken-frames: probes late, times the period
 uncertainty_ns  how far truth_ns may be off, either way
 begin_ns        when it began, or the second did
 estimator       as in the table `outages`

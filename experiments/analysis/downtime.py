@@ -187,6 +187,7 @@ class Downtime:
                 resumed_ns=migration.resumed_ns,
                 turned_ns=migration.turned_ns,
                 waits=waits,
+                stalls=[(stall.start_ns, stall.end_ns) for stall in self.stalls],
             )
             end_ns = outage.start_ns + outage.outage_ns  # also where it was not over, as far as it was seen
             parts = waterfall(moments, start_ns=outage.start_ns, end_ns=end_ns)

@@ -17,6 +17,7 @@ NO_FRAME = "wait for the client's next frame"
 ON_THE_WAY = "on the way to the guest"
 SERVING = "guest answers"
 WAY_BACK = "answer on its way back"
+STALLED = "this machine stood still"
 UNKNOWN = "not attributed"
 BETWEEN = "before the first step"
 NOT_MOVING = "no cutover"
@@ -49,6 +50,7 @@ class Moments:
 
     `turned_ns`: from here on frames for the guest were held at the destination, though it may not have been paused yet.
     `waits` are in causal order: each one explains the time until it is over, as far as those before it do not.
+    `stalls`, from and until: when the machine itself stood still, which is the reason where the migration has none.
     """
 
     steps: Sequence[TimedStep]
@@ -56,6 +58,7 @@ class Moments:
     resumed_ns: int | None
     turned_ns: int | None = None
     waits: Sequence[Wait] = ()
+    stalls: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ def waterfall(moments: Moments, *, start_ns: int, end_ns: int) -> list[Part]:
     borders = {start_ns, end_ns}
     known = [moments.turned_ns, moments.paused_ns, moments.resumed_ns, *(wait.until_ns for wait in moments.waits)]
     known += [time for step in moments.steps for time in (step.start_ns, step.end_ns)]
+    known += [time for stall in moments.stalls for time in stall]
     borders |= {time for time in known if time is not None and start_ns < time < end_ns}
     ordered = sorted(borders)
     parts: list[Part] = []
@@ -86,14 +90,15 @@ def waterfall(moments: Moments, *, start_ns: int, end_ns: int) -> list[Part]:
 
 def _reason(moments: Moments, time_ns: int) -> str:
     """Why the client had no answer at this moment."""
+    stalled = any(start_ns <= time_ns < end_ns for start_ns, end_ns in moments.stalls)
     if moments.paused_ns is None:
-        return NOT_MOVING
+        return STALLED if stalled else NOT_MOVING
     if time_ns < min(moments.paused_ns, moments.paused_ns if moments.turned_ns is None else moments.turned_ns):
-        return RUNNING
+        return STALLED if stalled else RUNNING
     if moments.resumed_ns is None or time_ns < moments.resumed_ns:
         return _step_at(moments.steps, time_ns)
     open_waits = (wait.name for wait in moments.waits if wait.until_ns is None or time_ns < wait.until_ns)
-    return next(open_waits, UNKNOWN)
+    return next(open_waits, STALLED if stalled else UNKNOWN)
 
 
 def _step_at(steps: Sequence[TimedStep], time_ns: int) -> str:

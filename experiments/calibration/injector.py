@@ -12,19 +12,25 @@ import random
 import select
 import signal
 import sys
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unnoticed.agents.kernel.packet_socket import Injector as Sender
+from unnoticed.agents.kernel.tap import Tap
 from unnoticed.clock import now_ns
 from unnoticed.control import Command, Control, ParentGoneError
 from unnoticed.events import EventLog
-from unnoticed.experiments.calibration.injections import CUTS, Injection, Truth
+from unnoticed.experiments.calibration.injections import CUTS, LATE_NS, Injection, Truth
 from unnoticed.probes.realtime import become_realtime, sleep_until
 from unnoticed.topology.gate import WAYS, Gate
 
 _PHASES_NS = 10_000_000  # an outage begins at any phase of whatever has a period of up to this
 _LEAD_NS = 2_000_000
 _STOP_TIMEOUT_NS = 100_000_000
+_MOST_LATE_FRAMES = 1024
+_LATE_TICK_NS = 200_000
 
 
 class Injector:
@@ -32,6 +38,7 @@ class Injector:
 
     def __init__(self, *, interface: str, control: Control, events: EventLog, seed: int) -> None:
         self._gate = Gate(interface)
+        self._late = _LateFrames(interface, gate=self._gate)
         self._control = control
         self._events = events
         self._random = random.Random(seed)
@@ -49,19 +56,31 @@ class Injector:
                     self._inject(command)
         finally:
             self._gate.drop(0)
+            self._late.close()
             self._gate.close()
 
     def _inject(self, command: Command) -> None:
         injection = Injection(**command["injection"])
         dropped, dropped_udp = self._gate.dropped, self._gate.dropped_udp
+        late, late_udp = self._late.count, self._late.count_udp
         begin_ns = now_ns() + _LEAD_NS + self._random.randrange(_PHASES_NS)
+        end_ns = begin_ns + injection.duration_ns
         if injection.kind == "freeze":
-            begin, end = self._freeze(begin_ns, begin_ns + injection.duration_ns, pid=command["guest_pid"])
+            begin, end = self._freeze(begin_ns, end_ns, pid=command["guest_pid"])
+        elif injection.kind == "reordering":
+            begin = _stamped(begin_ns, lambda: self._late.some(injection.share))
+            self._late.send_until(end_ns)
+            end = _stamped(end_ns, lambda: self._late.some(0.0))
+            self._late.send_until(end_ns + 2 * LATE_NS)
+        elif injection.kind == "zero-window":
+            guest = self._gate.valves["from-guest"]
+            begin = _stamped(begin_ns, lambda: guest.close_window(True))
+            end = _stamped(end_ns, lambda: guest.close_window(False))
         else:
             share = 1.0 if injection.kind in CUTS else injection.share
             ways = CUTS.get(injection.kind, WAYS)
-            begin = self._drop(begin_ns, share, ways)
-            end = self._drop(begin_ns + injection.duration_ns, 0.0, ways)
+            begin = _stamped(begin_ns, lambda: self._gate.drop(share, ways=ways))
+            end = _stamped(end_ns, lambda: self._gate.drop(0.0, ways=ways))
         truth = Truth(
             injection=injection,
             begin_low_ns=begin[0],
@@ -70,16 +89,12 @@ class Injector:
             end_high_ns=end[1],
             dropped=self._gate.dropped - dropped,
             dropped_udp=self._gate.dropped_udp - dropped_udp,
+            late=self._late.count - late,
+            late_udp=self._late.count_udp - late_udp,
         )
         fields: dict[str, Any] = {name: getattr(truth, name) for name in Truth.__dataclass_fields__}
         self._events.write("injected", **{**fields, "injection": injection.document()})
         self._control.reply("injected")
-
-    def _drop(self, at_ns: int, share: float, ways: tuple[str, ...]) -> tuple[int, int]:
-        sleep_until(at_ns)
-        before_ns = now_ns()
-        self._gate.drop(share, ways=ways)
-        return before_ns, now_ns()
 
     def _freeze(self, begin_ns: int, end_ns: int, *, pid: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Stop a process, and let it go on."""
@@ -99,6 +114,53 @@ class Injector:
         finally:
             os.close(process)
         return begin, end
+
+
+class _LateFrames:
+    """Frames to the guest that others overtake: the gate puts some aside, and they are sent some time later."""
+
+    def __init__(self, interface: str, *, gate: Gate) -> None:
+        """None is late yet. Raises OSError."""
+        self._valve = gate.valves["to-guest"]
+        self._tap = Tap("late%d", most_frames=_MOST_LATE_FRAMES)
+        self._sender = Sender(interface)  # past the gate, which does not see them twice
+        self._waiting: deque[tuple[int, bytes]] = deque()
+
+    def some(self, share: float) -> None:
+        """From now on this share of the frames."""
+        self._valve.put_aside(share, index=self._tap.index)
+
+    def send_until(self, end_ns: int) -> None:
+        """Take what was put aside, and send it when it is late enough, until `end_ns`."""
+        while (time_ns := now_ns()) < end_ns:
+            self._waiting.extend((time_ns + LATE_NS, frame) for frame in self._tap.read())
+            while self._waiting and self._waiting[0][0] <= time_ns:
+                self._sender.send([self._waiting.popleft()[1]])
+            sleep_until(min(time_ns + _LATE_TICK_NS, end_ns))
+
+    @property
+    def count(self) -> int:
+        """How many were late so far."""
+        return self._valve.aside
+
+    @property
+    def count_udp(self) -> int:
+        """Those of them that were probes."""
+        return self._valve.aside_udp
+
+    def close(self) -> None:
+        """None is late any more."""
+        self.some(0.0)
+        self._tap.close()
+        self._sender.close()
+
+
+def _stamped(at_ns: int, act: Callable[[], None]) -> tuple[int, int]:
+    """Act at an instant; the clock just before, and just after."""
+    sleep_until(at_ns)
+    before_ns = now_ns()
+    act()
+    return before_ns, now_ns()
 
 
 def _stopped_ns(state: Any, pid: int) -> int:

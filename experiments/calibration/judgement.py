@@ -15,7 +15,7 @@ import pandas as pd
 
 from unnoticed.experiments.analysis.downtime import as_of, stalls_of
 from unnoticed.experiments.analysis.raw import GUEST_STREAM, RawRecords, socket_events
-from unnoticed.experiments.calibration.injections import Injection, Truth
+from unnoticed.experiments.calibration.injections import NO_OUTAGE, Injection, Truth
 from unnoticed.probes import outages
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.samples import Samples, samples
@@ -27,6 +27,7 @@ from unnoticed.workload import Kind
 _BEFORE_NS = 350_000_000  # less than what is left between two injections
 _QUIET_WINDOW_NS = 1_000_000_000
 _CLIENT = "c1"
+_OF_THE_PATH = ("lost_frames", "time_stamp", "answer_gap", "longest_answer")  # TCP's windows do not concern probes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,10 @@ class _Evidence:
             truth_ns = truth.truth_ns
             if injection.kind == "loss":  # what was dropped of the probes, each for a period
                 truth_ns = truth.dropped_udp * self._probe.period_ns
+            elif outage.estimator == "overtaken_frames":
+                truth_ns = truth.late_udp * self._probe.period_ns
+            elif injection.kind in NO_OUTAGE and outage.estimator in _OF_THE_PATH:
+                truth_ns = 0
             about = (span.begin_ns, span.end_ns) if outage.start_ns is None else (outage.start_ns, outage.end_ns)
             until = span.end_ns if about[1] is None else max(about[1], span.end_ns)
             since = min(int(about[0] or span.begin_ns), span.begin_ns)
@@ -108,16 +113,22 @@ class _Evidence:
         yield outages.lost_frames(probe, **window)
         if injection.kind == "loss":  # drops one by one are no outage that any other could place
             return
+        if injection.kind == "reordering":
+            yield outages.overtaken_frames(probe, **window)
         yield outages.time_stamp(probe, **window)
         yield outages.answer_gap(probe, **window)
         yield outages.longest_answer(probe, **window)
-        if injection.kind != "quiet":  # of nothing, there is no beginning to count from
+        if injection.kind == "reordering":  # what TCP makes of it is no wait for the end of anything
+            return
+        if injection.kind not in ("quiet", *NO_OUTAGE):  # of nothing, there is no beginning to count from
             yield outages.first_success(probe, from_ns=span.begin_ns)
             connects = self._requests[Kind.CONNECT].between(span.from_ns, span.to_ns)
             yield replace(outages.first_success(connects, from_ns=span.begin_ns), estimator="first_connection")
         for name, kind in (("request_latency", Kind.REQUEST), ("new_connection", Kind.CONNECT)):
             waits = as_of(self._requests[kind].between(span.from_ns, span.to_ns), until_ns=span.to_ns)
             longest = outages.longest_answer(waits, from_ns=span.begin_ns - _BEFORE_NS, to_ns=span.end_ns)
+            if injection.kind == "zero-window":  # it ends with the sender's next look, and begins with an answer
+                longest = replace(longest, high_ns=None)
             yield replace(longest, estimator=name)
         for name, delivery in self._bulk.items():
             stall = longest_stall(delivery, from_ns=span.begin_ns, to_ns=span.end_ns)

@@ -54,6 +54,20 @@ _NOISE_S = 1.0
     help="Shares of frames dropped at random, for 5 s each.",
 )
 @click.option(
+    "--reorderings",
+    metavar="SHARES",
+    default="2 %",
+    show_default=True,
+    help="Shares of frames to the guest that are 3 ms late, so that others overtake them, for 1 s each.",
+)
+@click.option(
+    "--zero-windows",
+    metavar="LENGTHS",
+    default="100 ms, 500 ms",
+    show_default=True,
+    help="For how long every TCP segment of the guest's says that it has no room.",
+)
+@click.option(
     "--nothing", metavar="LENGTH", default="30 s", show_default=True, help="How long to look where nothing happens."
 )
 @click.option("--repeats", metavar="N", type=click.IntRange(1, 1000), default=5, show_default=True)
@@ -66,6 +80,8 @@ def command(
     freezes: str,
     one_way: str,
     losses: str,
+    reorderings: str,
+    zero_windows: str,
     nothing: str,
     repeats: int,
     seed: int,
@@ -85,12 +101,17 @@ def command(
         one_way_ns=_durations("--one-way", one_way),
         losses=_shares("--losses", losses),
         loss_ns=5_000_000_000,
+        reorderings=_shares("--reorderings", reorderings),
+        zero_windows_ns=_durations("--zero-windows", zero_windows),
         quiet_ns=_duration("--nothing", nothing, longest_ns=24 * 3600 * 10**9),
         repeats=repeats,
         seed=seed,
     )
     if not injections:
-        raise PlanError("Nothing is left to do: give --cuts, --freezes, --one-way, --losses or --nothing something.")
+        raise PlanError(
+            "Nothing is left to do: give one of --cuts, --freezes, --one-way, --losses, --reorderings, --zero-windows "
+            "and --nothing something."
+        )
     if os.geteuid() != 0:
         raise MachineError(
             "A calibration needs root: it makes network namespaces, and puts a gate into the guest's path; "

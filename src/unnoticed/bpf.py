@@ -22,7 +22,7 @@ _LOG_BYTES = 1 << 16
 _LICENSE = b"GPL\0"
 
 TC_ACT_OK, TC_ACT_SHOT = 0, 2  # include/uapi/linux/pkt_cls.h
-GET_PRANDOM_U32, SKB_STORE_BYTES, REDIRECT = 7, 9, 23  # BPF_FUNC_*
+GET_PRANDOM_U32, SKB_STORE_BYTES, L4_CSUM_REPLACE, REDIRECT = 7, 9, 11, 23  # BPF_FUNC_*
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME = range(11)
 _SIZES = {1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18}
 
@@ -50,6 +50,11 @@ def mask(to: int, value: int) -> Instruction:
 
 def shift_left(to: int, bits: int) -> Instruction:
     return 0x67, to, 0, 0, bits
+
+
+def to_network_order(to: int, *, size: int) -> Instruction:
+    """The lower bytes of a register, in the order of the wire; the others become 0."""
+    return 0xDC, to, 0, 0, 8 * size
 
 
 def store(offset: int, value: int, *, size: int) -> Instruction:

@@ -20,6 +20,8 @@ def calibrated(tmp_path_factory):
         *("--freezes", "43 ms"),
         *("--one-way", "61 ms"),
         *("--losses", "3 %"),
+        *("--reorderings", "5 %"),
+        *("--zero-windows", "150 ms"),
         *("--nothing", "3 s"),
         *("--repeats", "2"),
     ]
@@ -38,7 +40,9 @@ def test_every_truth_lies_within_the_bounds_of_every_estimator_that_gives_some(c
     document, _, _ = calibrated
     told = [each for each in document["accuracy"] if each["inside"] is not None]
     assert {each["estimator"] for each in told} >= {"time-stamp", "lost-frames", "answer-gap", "first-success"}
-    assert {each["kind"] for each in told} == {"cut", "cut-to-guest", "cut-from-guest", "freeze", "loss"}
+    assert {each["kind"] for each in told} == {
+        *("cut", "cut-to-guest", "cut-from-guest", "freeze", "loss", "reordering", "zero-window")
+    }
     assert [each for each in told if each["inside"] < 1] == []
 
 
@@ -58,6 +62,24 @@ def test_lost_probes_are_those_that_the_gate_dropped_one_by_one(calibrated):
     assert loss["outage_ns"].iloc[0] == loss["truth_ns"].iloc[0]
 
 
+def test_frames_that_others_overtook_are_those_that_were_made_late_and_none_is_lost(calibrated):
+    _, table, _ = calibrated
+    reordering = table[table["kind"] == "reordering"].set_index("estimator")
+    late = reordering.loc["overtaken-frames"]
+    assert (late["truth_ns"] > 0).all()
+    assert (late["low_ns"] <= late["truth_ns"]).all()
+    assert (late["truth_ns"] <= late["high_ns"]).all()
+    assert (reordering.loc["lost-frames", "outage_ns"] == 0).all()
+
+
+def test_a_zero_window_stops_the_upload_and_is_no_outage(calibrated):
+    _, table, _ = calibrated
+    closed = table[table["kind"] == "zero-window"].set_index("estimator")
+    assert (closed.loc["acknowledged-upload", "outage_ns"] >= 100_000_000).all()  # of 150 ms
+    assert (closed.loc["lost-frames", "outage_ns"] == 0).all()
+    assert (closed.loc["time-stamp", "truth_ns"] == 0).all()
+
+
 def test_it_leaves_a_page_with_the_picture_and_the_machine(calibrated):
     _, _, folder = calibrated
     page = (folder / "calibration.html").read_text()
@@ -69,6 +91,7 @@ def test_no_estimator_is_forgotten(calibrated):
     _, table, _ = calibrated
     assert set(table["estimator"]) == {
         *("time-stamp", "lost-frames", "answer-gap", "longest-answer", "first-success", "first-connection"),
+        "overtaken-frames",
         *("request-latency", "new-connection"),
         *("delivered-download", "delivered-upload", "acknowledged-download", "acknowledged-upload"),
     }

@@ -6,10 +6,14 @@ import ctypes
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES
+from unnoticed.agents.kernel.tap import Tap
+from unnoticed.tcpinfo import read_tcp_info
 from unnoticed.topology.gate import WAYS, Gate
 
 pytestmark = pytest.mark.root
@@ -106,6 +110,51 @@ def test_what_is_not_udp_is_not_counted_as_udp():
             assert connection.connect_ex(("127.0.0.1", 9)) != 0
         assert gate.dropped == 1
         assert gate.dropped_udp == 0
+        gate.close()
+
+    in_namespace(check)
+
+
+def test_a_share_put_aside_leaves_at_another_device_whole_and_counted():
+    def check():
+        gate, tap = Gate("lo"), Tap("late%d", most_frames=64)
+        gate.valves["to-guest"].put_aside(1.0, index=tap.index)
+        assert arrived(20) == 0
+        frames = [frame for frame in tap.read() if frame[VIRTIO_HEADER_BYTES + 14 + 20 + 8 :] == b"probe"]
+        assert len(frames) == 20
+        assert gate.valves["to-guest"].aside_udp == 20
+        assert gate.dropped == 0
+        gate.valves["to-guest"].put_aside(0.0, index=tap.index)
+        assert arrived(20) == 20
+        tap.close()
+        gate.close()
+
+    in_namespace(check)
+
+
+def test_a_closed_window_stops_who_sends_until_it_is_opened_and_no_checksum_is_wrong():
+    def check():
+        gate = Gate("lo")
+        with socket.create_server(("127.0.0.1", 9)) as server, socket.create_connection(("127.0.0.1", 9)) as sender:
+            receiver, _ = server.accept()
+            gate.valves["to-guest"].close_window(True)
+            sender.send(b"x")
+            assert receiver.recv(1) == b"x"
+            while read_tcp_info(sender).unacked:  # the acknowledgement is what says it
+                time.sleep(0.01)
+            receiver.settimeout(0.05)
+            sender.send(b"y")
+            with pytest.raises(TimeoutError):
+                receiver.recv(1)
+            gate.valves["to-guest"].close_window(False)
+            receiver.settimeout(30)
+            assert receiver.recv(1) == b"y"
+            receiver.close()
+        names, values = (
+            line.split()[1:] for line in Path("/proc/thread-self/net/snmp").read_text().splitlines() if "Tcp:" in line
+        )
+        counters = dict(zip(names, values, strict=True))
+        assert counters["InCsumErrors"] == counters["RetransSegs"] == "0"
         gate.close()
 
     in_namespace(check)

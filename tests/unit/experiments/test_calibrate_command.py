@@ -16,6 +16,8 @@ from unnoticed.experiments.cli import main
         (["--freezes", "2 min"], '--freezes: "2 min" must be above 0, and at most 60 s.'),
         (["--losses", "1"], '--losses: "1" is no share'),
         (["--losses", "70 %"], '--losses: "70 %" is no share'),
+        (["--reorderings", "2"], '--reorderings: "2" is no share'),
+        (["--zero-windows", "5"], '--zero-windows: "5" has no unit'),
         (["--nothing", "long"], "--nothing: "),
     ],
 )
@@ -28,7 +30,8 @@ def test_a_bad_option_is_one_sentence_and_exit_code_2(options, sentence):
 
 
 def test_nothing_to_do_is_said():
-    options = [word for name in ("cuts", "freezes", "one-way", "losses", "nothing") for word in (f"--{name}", "none")]
+    names = ("cuts", "freezes", "one-way", "losses", "reorderings", "zero-windows", "nothing")
+    options = [word for name in names for word in (f"--{name}", "none")]
     result = CliRunner().invoke(main, ["calibrate", *options])
     assert result.exit_code == 2
     assert "Nothing is left to do" in result.stderr

@@ -16,6 +16,8 @@ def of(**changed):
         "one_way_ns": [30 * MS],
         "losses": [0.01],
         "loss_ns": 5 * S,
+        "reorderings": [0.02],
+        "zero_windows_ns": [100 * MS],
         "quiet_ns": 25 * S,
         "repeats": 3,
         "seed": 1,
@@ -28,6 +30,7 @@ def test_each_length_comes_as_often_as_asked_and_quiet_comes_last():
     counts = Counter((each.kind, each.duration_ns) for each in found)
     assert counts[("cut", 5 * MS)] == counts[("cut", 20 * MS)] == counts[("freeze", 7 * MS)] == 3
     assert counts[("cut-to-guest", 30 * MS)] == counts[("cut-from-guest", 30 * MS)] == 3
+    assert counts[("zero-window", 100 * MS)] == counts[("reordering", S)] == 3
     assert counts[("loss", 5 * S)] == 1
     quiet = [each.duration_ns for each in found if each.kind == "quiet"]
     assert sum(quiet) == 25 * S

@@ -9,6 +9,7 @@ from unnoticed.experiments.analysis.waterfall import (
     NO_FRAME,
     NOT_MOVING,
     RUNNING,
+    STALLED,
     UNKNOWN,
     Moments,
     Part,
@@ -40,6 +41,7 @@ MOMENTS = st.builds(
     waits=st.lists(
         st.builds(Wait, name=st.sampled_from(["one", "two", "three"]), until_ns=st.none() | TIMES), max_size=3
     ),
+    stalls=st.lists(st.tuples(TIMES, TIMES).map(sorted).map(tuple), max_size=2),
 )
 SPANS = st.tuples(TIMES, st.integers(1, 60)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -93,7 +95,7 @@ def test_each_instant_has_the_reason_that_it_has_when_looked_at_alone(known, spa
 
 @given(MOMENTS, SPANS)
 def test_a_step_is_named_only_in_the_blackout_or_while_frames_are_held(known, span):
-    own = {RUNNING, UNKNOWN, NOT_MOVING, "one", "two", "three"}
+    own = {RUNNING, STALLED, UNKNOWN, NOT_MOVING, "one", "two", "three"}
     for part in waterfall(known, start_ns=span[0], end_ns=span[1]):
         if part.name not in own:
             assert known.paused_ns is not None
@@ -101,6 +103,24 @@ def test_a_step_is_named_only_in_the_blackout_or_while_frames_are_held(known, sp
                 known.paused_ns, known.paused_ns if known.turned_ns is None else known.turned_ns
             )
             assert known.resumed_ns is None or part.end_ns <= known.resumed_ns
+
+
+def test_a_stall_of_the_machine_is_the_reason_only_where_the_migration_has_none():
+    known = Moments(
+        steps=[step("dump", 10, 50)],
+        paused_ns=10,
+        resumed_ns=50,
+        waits=[Wait(name=NO_ROUTE, until_ns=60)],
+        stalls=[(4, 20), (55, 70)],
+    )
+    assert names(waterfall(known, start_ns=2, end_ns=75)) == [
+        (RUNNING, 2, 4),
+        (STALLED, 4, 10),
+        ("dump", 10, 50),
+        (NO_ROUTE, 50, 60),
+        (STALLED, 60, 70),
+        (UNKNOWN, 70, 75),
+    ]
 
 
 def test_an_empty_outage_has_no_parts():

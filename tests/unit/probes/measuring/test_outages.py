@@ -5,7 +5,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from unnoticed.probes.outages import answer_gap, first_success, longest_answer, lost_frames, time_stamp
+from unnoticed.probes.outages import (
+    answer_gap,
+    first_success,
+    longest_answer,
+    lost_frames,
+    overtaken_frames,
+    time_stamp,
+)
 from unnoticed.probes.samples import Samples, samples
 
 MS = 1_000_000
@@ -129,6 +136,51 @@ def test_a_queue_that_is_always_there_is_no_outage():
     assert abs(found.outage_ns - 40 * PERIOD) <= 5 * MS  # half the queue, at its end
     assert found.low_ns <= 40 * PERIOD <= found.high_ns <= found.low_ns + 24 * MS
     assert not found.censored
+
+
+def test_a_full_queue_that_drops_most_probes_and_holds_the_others_is_not_one_long_outage():
+    """Seen while a page stream filled a link of a busy machine: of an outage of 90 ms it made 2.3 s."""
+    sent = np.arange(3000, dtype=np.int64) * PERIOD + 5 * MS
+    answered = sent + 2 * WAY
+    congested = (sent >= 500 * MS) & (sent < 2300 * MS)
+    answered[congested] += 12 * MS
+    answered[congested & (np.arange(len(sent)) % 6 != 0)] = 0
+    cut = (sent >= 2300 * MS) & (sent < 2390 * MS)
+    answered[cut] = 0
+    found = time_stamp(Samples(intended_ns=sent, sent_ns=sent, answered_ns=answered, period_ns=PERIOD), **WINDOW)
+    assert found.estimator == "time_stamp"
+    assert found.low_ns <= 90 * MS <= found.high_ns
+    assert abs(found.outage_ns - 90 * MS) <= 18 * MS
+
+
+def test_lost_frames_are_blind_to_a_freeze_that_holds_too_few_to_count_but_their_bounds_are_not():
+    """Where answers come irregularly, what is held for 7 ms does not count as held."""
+    frozen = train(start=50 * MS, cut_until=0, end=57 * MS)
+    frozen.answered_ns[100:] += np.arange(300) % 10 // 9 * 9 * MS
+    frozen.answered_ns[100:] = np.maximum.accumulate(frozen.answered_ns[100:])
+    found = lost_frames(frozen, from_ns=40 * MS, to_ns=80 * MS)
+    assert found.outage_ns == 0
+    assert found.high_ns >= 7 * MS
+
+
+def test_overtaken_probes_are_counted_and_are_no_outage():
+    probes = train(start=0, cut_until=0, end=0)
+    late = [50, 120, 200, 300]
+    probes.answered_ns[late] += 3 * MS
+    found = overtaken_frames(probes, **WINDOW)
+    assert found.outage_ns == found.low_ns == found.high_ns == len(late) * PERIOD
+    assert overtaken_frames(probes, from_ns=0, to_ns=60 * MS).outage_ns == PERIOD
+    assert lost_frames(probes, **WINDOW).outage_ns == 0
+    assert time_stamp(probes, **WINDOW).outage_ns <= PERIOD
+    freeze = train(start=50 * MS, cut_until=0, end=150 * MS)
+    assert overtaken_frames(freeze, **WINDOW).outage_ns == 0
+
+
+def test_a_late_probe_with_none_behind_it_may_or_may_not_have_been_overtaken():
+    probes = train(start=0, cut_until=0, end=0)
+    probes.answered_ns[-1] += 3 * MS
+    found = overtaken_frames(probes, **WINDOW)
+    assert (found.low_ns, found.outage_ns, found.high_ns) == (0, 0, PERIOD)
 
 
 def test_an_outage_that_loses_and_then_holds_for_less_than_a_period_ends_with_the_holding():
