@@ -10,6 +10,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from unnoticed.errors import FabricError
 
@@ -22,6 +23,19 @@ def _setns(fd: int) -> None:
     if _libc.setns(fd, CLONE_NEWNET) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def tcp_counter_of(pid: int, name: str) -> int:
+    """A counter of TCP in the network namespace of process `pid`, as RetransSegs (RFC 4022; net/ipv4/proc.c).
+
+    Raises FabricError if that process is gone.
+    """
+    try:
+        rows = [line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines()]
+    except OSError as error:
+        raise FabricError(f"The counters of process {pid}'s network namespace cannot be read: {error}.") from error
+    names, values = (row for row in rows if row[0] == "Tcp:")
+    return int(values[names.index(name)])
 
 
 @contextmanager

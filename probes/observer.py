@@ -6,7 +6,8 @@ in the point's network namespace; `toward` (optional) maps a port's name to the 
 (who must learn another MAC of the guest's) a MAC to the place that has it. `neighbours`, `guest_ipv4`, `snap` and
 `slots` are optional.
 
-It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, and replies
+It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, with by how much the
+kernel's count of segments sent again grew in the point's namespace (`kernel_retransmits`), and replies
 {"reply": "done", "captures": {name: {...}}, "problems": [sentence, ...]}: an incomplete capture is a problem. What
 keeps it from working at all is {"reply": "error", "message": sentence}.
 """
@@ -27,10 +28,11 @@ from unnoticed.control import Control, ParentGoneError
 from unnoticed.errors import RecordError, UnnoticedError
 from unnoticed.events import EventLog
 from unnoticed.probes.capture import DEFAULT_SLOTS, DEFAULT_SNAP, Capture
-from unnoticed.probes.namespace import inside_network_of
+from unnoticed.probes.namespace import inside_network_of, tcp_counter_of
 from unnoticed.probes.relearn import NeighbourListener, RelearnListener
 
 DRAIN_INTERVAL_S = 0.02
+_RETRANSMITS = "RetransSegs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Observer:
         self._events = events
         self._problems: list[str] = []
         self._captures: list[Capture] = []
+        self._pids = {point.name: point.pid for point in points}
         self._listeners: list[tuple[RelearnListener, SwitchSettings]] = []
         for switch in switches:
             with inside_network_of(switch.pid):
@@ -81,6 +84,10 @@ class Observer:
             with inside_network_of(point.pid):
                 capture = Capture(point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots)
             self._captures.append(capture)
+        self._retransmits = self._count_retransmits()
+
+    def _count_retransmits(self) -> dict[str, int]:
+        return {name: tcp_counter_of(pid, _RETRANSMITS) for name, pid in self._pids.items()}
 
     def run(self, control: Control) -> None:
         """Work until `stop`; raises ParentGoneError when the parent is gone."""
@@ -120,13 +127,15 @@ class Observer:
         counts: dict[str, Any] = {}
         for capture in self._captures:
             capture.refuse()
+        again = self._count_retransmits()
         for capture in self._captures:
             try:
                 count = capture.stop()
             except RecordError as error:
                 self._problems.append(str(error))
                 continue
-            fields = {**asdict(count), "file": str(capture.file)}
+            grown = again[capture.name] - self._retransmits[capture.name]
+            fields = {**asdict(count), "file": str(capture.file), "kernel_retransmits": grown}
             self._events.write("capture", point=capture.name, **fields)
             counts[capture.name] = fields
             if count.drops:

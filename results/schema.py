@@ -16,6 +16,7 @@ Versions:
 9  a table `links`.
 10 rounds: columns `rate_limit_bit_per_s`, `throttle` and `throttled_ns`.
 11 flows: columns `harmless_blackout_ns` and `predicted_retransmit`.
+12 flows: columns `timeouts_held`, `lost` and `overtaken`; captures: `retransmits` and `kernel_retransmits`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -256,6 +257,9 @@ TABLES: tuple[Table, ...] = (
             _count("kernel_retransmits", "the kernel's own count for the same flow (TCP_INFO)"),
             _time("harmless_blackout_ns", "up to such a blackout no timer of the client runs out, if no frame is lost"),
             _flag("predicted_retransmit", "the blackout was longer: a segment may be repeated though none is lost"),
+            _count("timeouts_held", "retransmission timeouts for which nothing was sent: it was still in a queue here"),
+            _count("lost", "frames that left its sender and never arrived, by the IP-ID"),
+            _count("overtaken", "frames that arrived after one that had left later"),
             _time("stall_ns", "longest time without a delivered byte while bytes were due"),
             _size("bytes", "payload delivered"),
             _count("wrong_bytes", "bytes that were not what stands at their position"),
@@ -368,6 +372,8 @@ TABLES: tuple[Table, ...] = (
             _count("packets", "that the kernel counted"),
             _count("drops", "that the kernel could not deliver"),
             _flag("complete", "frames = packets - drops, and no drops"),
+            _count("retransmits", "segments sent again from that place, as captured"),
+            _count("kernel_retransmits", "the same by the kernel's counter of the place's namespace (RetransSegs)"),
         ),
     ),
 )

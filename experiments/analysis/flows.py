@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unnoticed.experiments.analysis.raw import Migration, RawRecords, socket_events
+from unnoticed.probes.crossing import Crossing, crossing
 from unnoticed.probes.retransmits import FlowRetransmits, count_retransmits
 from unnoticed.probes.stalls import deliveries, longest_stall
 from unnoticed.probes.tail_loss import harmless_blackout_ns
-from unnoticed.probes.tcp_flows import address
+from unnoticed.probes.tcp_flows import address, split_flows
 from unnoticed.results.schema import empty
 
 AFTERMATH_NS = 1_500_000_000  # how long after the resume a retransmission still counts as the cutover's
@@ -22,10 +24,11 @@ _BULK = ("download", "upload")
 
 @dataclass(frozen=True, kw_only=True)
 class FlowTables:
-    """The two tables, without trial_id."""
+    """The two tables, without trial_id; `by_point`: segments sent again from each place where a capture was taken."""
 
     flows: pd.DataFrame
     retransmits: pd.DataFrame
+    by_point: Mapping[str, int]
 
 
 def phase_of(time_ns: int, migration: Migration) -> str:
@@ -43,7 +46,9 @@ def phase_of(time_ns: int, migration: Migration) -> str:
 def analyse_flows(raw: RawRecords) -> FlowTables:
     """Count, type and place every retransmission, and compare each flow with what the kernel says of it."""
     kernel = _kernel_counters(raw)
-    counted = _counted(raw)
+    results = _counted(raw)
+    counted = {result.flow.name: result for result in results}
+    crossings = _crossings(raw)
     stalls = _stalls(raw)
     harmless = _harmless_blackouts(raw)
     flows: list[dict[str, Any]] = []
@@ -52,7 +57,8 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
         there, back = f"{reading['local']}>{reading['remote']}", f"{reading['remote']}>{reading['local']}"
         for sender, name in (("client", there), ("guest", back)):
             result = counted.get(name)
-            last_ns, kernel_count = kernel.get(name, (0, None))
+            last_ns, kernel_count, timeouts = kernel.get(name, (0, None, None))
+            crossed = crossings.get(name)
             bulk = reading["workload"] == ("upload" if sender == "client" else "download")
             local, remote = name.split(">")
             flows.append(
@@ -72,6 +78,9 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                     "kernel_retransmits": kernel_count,
                     "harmless_blackout_ns": harmless.get(name),
                     "predicted_retransmit": _is_predicted(raw, harmless.get(name)),
+                    "timeouts_held": _held(result, timeouts, last_ns),
+                    "lost": crossed.lost if crossed else None,
+                    "overtaken": crossed.overtaken if crossed else None,
                     "stall_ns": stalls.get(name) if bulk else None,
                     "bytes": reading["bytes_sent" if sender == "client" else "bytes_received"],
                     "wrong_bytes": reading["wrong_bytes"],
@@ -93,11 +102,22 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                     }
                     for row in result.rows
                 ]
-    return FlowTables(flows=_frame("flows", flows), retransmits=_frame("retransmits", again))
+    return FlowTables(
+        flows=_frame("flows", flows),
+        retransmits=_frame("retransmits", again),
+        by_point=_by_point(raw, results),
+    )
 
 
 def _all(result: FlowRetransmits | None) -> int:
     return result.retransmits if result else 0
+
+
+def _held(result: FlowRetransmits | None, timeouts: int | None, last_ns: int) -> int | None:
+    """Timeouts of which nothing came; never below 0, though a type may be another than we think."""
+    if result is None or timeouts is None:
+        return timeouts
+    return max(result.timeouts_held(timeouts, time_ns=last_ns), 0)
 
 
 def _frame(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -105,16 +125,60 @@ def _frame(table: str, rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _counted(raw: RawRecords) -> dict[str, FlowRetransmits]:
+def _counted(raw: RawRecords) -> list[FlowRetransmits]:
     """Every flow as counted at its sender: the clients' captures for theirs, the guest's two together for its."""
-    mss = {f"{event['local']}>{event['remote']}": int(event["snd_mss"]) for event in raw.named("socket")}
+    mss = _mss(raw)
     results: list[FlowRetransmits] = []
     for client in raw.clients:
         results += count_retransmits(raw.packets(client), senders=[raw.client_address(client)], snd_mss=mss)
     guests = _guest_addresses(raw)
     if guests:
         results += count_retransmits(raw.guest_packets, senders=guests, snd_mss=mss)
-    return {result.flow.name: result for result in results}
+    return results
+
+
+def _mss(raw: RawRecords) -> dict[str, int]:
+    return {f"{event['local']}>{event['remote']}": int(event["snd_mss"]) for event in raw.named("socket")}
+
+
+def _by_point(raw: RawRecords, results: Iterable[FlowRetransmits]) -> dict[str, int]:
+    """Segments sent again from each place: what the kernel there counts too, also of flows that are no client's load.
+
+    At A, what the sockets that were left behind sent after the guest had gone is among them. At B, what is sent again
+    may have been sent first at A.
+    """
+    places = {raw.client_address(client): client for client in raw.clients}
+    found = dict.fromkeys([*raw.clients, "guest-b"], 0)
+    at_b = raw.packets("guest-b").time_ns
+    for result in results:
+        if result.flow.local in places:
+            found[places[result.flow.local]] += result.retransmits
+        elif result.rows:
+            times = np.array([row.time_ns for row in result.rows], np.int64)
+            segments = np.array([row.segments for row in result.rows], np.int64)
+            found["guest-b"] += int(segments[np.isin(times, at_b)].sum())
+    at_a = count_retransmits(raw.packets("guest-a"), senders=_guest_addresses(raw), snd_mss=_mss(raw))
+    return {**found, "guest-a": sum(result.retransmits for result in at_a)}
+
+
+def _crossings(raw: RawRecords) -> dict[str, Crossing]:
+    """What became of the frames of each flow on the way, by name, where the IP-ID tells."""
+    found: dict[str, Crossing] = {}
+    at_guest = raw.guest_packets
+    ends = {rows.flow: rows for rows in split_flows(at_guest)}
+    for client in raw.clients:
+        at_client, local = raw.packets(client), raw.client_address(client)
+        for here in split_flows(at_client):
+            there = ends.get(here.flow)
+            if there is None:
+                continue
+            if here.flow.local == local:
+                crossed = crossing(at_client, here.sent, at_guest, there.sent)
+            else:
+                crossed = crossing(at_guest, there.sent, at_client, here.sent)
+            if crossed is not None:
+                found[here.flow.name] = crossed
+    return found
 
 
 def _guest_addresses(raw: RawRecords) -> list[int]:
@@ -122,19 +186,23 @@ def _guest_addresses(raw: RawRecords) -> list[int]:
     return sorted(address(name) for name in names)
 
 
-def _kernel_counters(raw: RawRecords) -> dict[str, tuple[int, int | None]]:
-    """For each flow: when its sender's counters were last read, and their sum over the sockets it lived in.
+def _kernel_counters(raw: RawRecords) -> dict[str, tuple[int, int | None, int | None]]:
+    """For each flow: when its sender's counters were last read, and their sums over the sockets it lived in.
+
+    The sums are of segments sent again, and of timeouts (None before Linux 6.7).
 
     A restored socket counts from 0, so what the source's socket had counted when it was dumped is added.
     """
     readings: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for event in raw.named("socket"):
         readings[f"{event['local']}>{event['remote']}"].append(event)
-    counters: dict[str, tuple[int, int | None]] = {}
+    counters: dict[str, tuple[int, int | None, int | None]] = {}
     for name, events in readings.items():
         closed = any(event["reason"] != "dump" for event in events)  # a flow that was only dumped has an end unread
         total = sum(int(event["total_retrans"]) for event in events) if closed else None
-        counters[name] = (max(int(event["time_ns"]) for event in events), total)
+        timeouts = [int(event["total_rto"]) for event in events]
+        known = closed and min(timeouts) >= 0
+        counters[name] = (max(int(event["time_ns"]) for event in events), total, sum(timeouts) if known else None)
     return counters
 
 

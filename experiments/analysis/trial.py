@@ -38,7 +38,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "waterfall": downtime.waterfall_table(),
         "timeline": timeline_table(raw),
         "stalls": downtime.stalls_table(),
-        "captures": _captures(raw),
+        "captures": _captures(raw, flows),
     }
     tables["trials"] = pd.DataFrame([_trial(raw, flows, downtime, tables)])
     return {name: table.assign(trial_id=trial.id) for name, table in tables.items()}
@@ -94,7 +94,8 @@ def _trial(
         "resumed_ns": migration.resumed_ns,
         "end_ns": migration.end_ns,
         "disturbed": downtime.disturbed,
-        "notes": " ".join(_notes(raw, table, tables["requests"], ram, worst)) or None,
+        "notes": " ".join([*_notes(raw, table, tables["requests"], ram, worst), *_differing(tables["captures"])])
+        or None,
     }
 
 
@@ -176,6 +177,17 @@ def _notes(
     return notes
 
 
+def _differing(captures: pd.DataFrame) -> list[str]:
+    """Where the kernel of a namespace counted other retransmissions than the captures show."""
+    known = captures.dropna(subset=["retransmits", "kernel_retransmits"])
+    columns = (known[name].tolist() for name in ("point", "retransmits", "kernel_retransmits"))
+    return [
+        f"From {point} {ours} segments were sent again, but {kernels} by the kernel's counter of its namespace."
+        for point, ours, kernels in zip(*columns, strict=True)
+        if ours != kernels
+    ]
+
+
 def _rounds(raw: RawRecords) -> pd.DataFrame:
     rows = []
     for event in raw.named("round"):
@@ -215,11 +227,13 @@ def _links(raw: RawRecords) -> pd.DataFrame:
     return pd.DataFrame([{name: event[name] for name in columns} for event in raw.named("link")], columns=columns)
 
 
-def _captures(raw: RawRecords) -> pd.DataFrame:
+def _captures(raw: RawRecords, flows: FlowTables) -> pd.DataFrame:
     rows = [
         {
             **{name: event[name] for name in ("point", "frames", "packets", "drops")},
             "complete": event["drops"] == 0 and event["frames"] == event["packets"],
+            "retransmits": flows.by_point.get(event["point"]),
+            "kernel_retransmits": event.get("kernel_retransmits"),
         }
         for event in raw.captures
     ]

@@ -97,13 +97,19 @@ def _write_captures(folder: Path, truth: Truth, loads: Mapping[int, Load], *, mi
     reaches = rows["sent_ns"] + np.where(rows["from_client"], DELAY_NS + rows["late_ns"], 0)
     for name, these in (("guest-a", reaches < moved), ("guest-b", reaches >= moved)):
         points[name] = pcap(rows[these], at_client=False, one_way_ns=DELAY_NS, realtime_offset_ns=_OFFSET_NS)
+    again = {
+        f"c{client}": sum(connection.client_retransmits for connection in load.connections)
+        for client, load in loads.items()
+    }
     log = EventLog(folder / "events.jsonl", who="observer")
     for point, data in points.items():
         (captures / f"{point}.pcap").write_bytes(data)
         frames = _count(data)
         packets = frames + (missing if point == "c1" else 0)
         file = f"captures/{point}.pcap"
-        fields = {"point": point, "frames": frames, "packets": packets, "drops": 0, "file": file}
+        fields: dict[str, Any] = {"point": point, "frames": frames, "packets": packets, "drops": 0, "file": file}
+        if point in again:
+            fields["kernel_retransmits"] = again[point]
         log.write("capture", time_ns=truth.trial_end_ns, **fields)
     log.close()
 

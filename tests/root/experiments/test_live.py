@@ -152,6 +152,9 @@ def test_every_flow_s_retransmissions_are_those_the_kernel_counted(completed):
     named = differing[["local", "remote", "workload", "retransmits", "kernel_retransmits"]]
     assert named.to_dict("records") == [], (completed.folder, named.to_string())
     assert completed.row["kernel_agrees"]
+    namespaces = completed["captures"].dropna(subset=["kernel_retransmits", "retransmits"])
+    assert {"c1", "guest-a", "guest-b"} <= set(namespaces["point"])
+    assert namespaces["retransmits"].tolist() == namespaces["kernel_retransmits"].tolist()
 
 
 def test_each_client_s_waterfall_sums_to_what_it_felt(completed):

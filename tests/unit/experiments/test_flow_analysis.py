@@ -164,3 +164,36 @@ def test_where_no_frame_is_lost_a_blackout_longer_than_a_timer_foretells_who_sen
 
 def test_where_frames_are_dropped_nothing_is_foretold(every_load):
     assert analyse_flows(every_load.raw()).flows["predicted_retransmit"].isna().all()
+
+
+def test_timeouts_of_which_nothing_came_are_told_from_those_that_sent_something(every_load):
+    before = analyse_flows(every_load.raw())
+    assert (before.flows["timeouts_held"] == 0).all()
+    sent = before.retransmits[before.retransmits["type"] == "rto"].groupby("flow")["segments"].sum()
+
+    def change(event):
+        return {**event, "total_rto": 50} if event["event"] == "socket" and event["who"] == "c1" else event
+
+    every_load.change(change)
+    flows = analyse_flows(every_load.raw()).flows
+    here = flows[(flows["client"] == "c1") & (flows["sender"] == "client")]
+    for row in here.to_dict("records"):
+        assert 50 - sent.get(f"{row['local']}>{row['remote']}", 0) <= row["timeouts_held"] <= 50
+
+
+def test_on_a_kernel_that_does_not_count_timeouts_nothing_is_said_of_them(every_load):
+    every_load.change(lambda event: {**event, "total_rto": -1} if event["event"] == "socket" else event)
+    assert analyse_flows(every_load.raw()).flows["timeouts_held"].isna().all()
+
+
+def test_a_namespace_whose_kernel_counted_otherwise_is_named(every_load):
+    captures = every_load.analyse()["captures"].set_index("point")
+    assert captures.loc["c1", "retransmits"] == captures.loc["c1", "kernel_retransmits"] > 0
+    assert not every_load.analyse()["trials"]["notes"].notna().any()
+
+    def change(event):
+        at_c1 = event["event"] == "capture" and event["point"] == "c1"
+        return {**event, "kernel_retransmits": event["kernel_retransmits"] + 1} if at_c1 else event
+
+    every_load.change(change)
+    assert every_load.analyse()["trials"]["notes"].iloc[0].startswith("From c1 ")

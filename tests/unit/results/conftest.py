@@ -301,8 +301,11 @@ class SyntheticRun:
                 columns=["trial_id", "switch", "port", "time_ns", "cause"],
             ),
             "captures": pd.DataFrame(
-                [(trial_id, point, 9000, 9000, 0, True) for point in (*self.clients, "guest-a", "guest-b")],
-                columns=["trial_id", "point", "frames", "packets", "drops", "complete"],
+                [(trial_id, point, 9000, 9000, 0, True, 3, 3) for point in (*self.clients, "guest-a", "guest-b")],
+                columns=[
+                    *("trial_id", "point", "frames", "packets", "drops", "complete"),
+                    *("retransmits", "kernel_retransmits"),
+                ],
             ),
             "requests": self._requests(trial_id, start, max(resumed, ends[-1]), outage, rng),
             "timeline": self._timeline(
@@ -385,6 +388,9 @@ class SyntheticRun:
                             "kernel_retransmits": count + early,
                             "harmless_blackout_ns": 12 * MS if sender == "client" else None,
                             "predicted_retransmit": True if sender == "client" else None,
+                            "timeouts_held": 0,
+                            "lost": count,
+                            "overtaken": 0,
                             "stall_ns": 14 * MS,
                             "bytes": 4000 * SEGMENT,
                             "wrong_bytes": 0,
