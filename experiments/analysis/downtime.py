@@ -226,25 +226,27 @@ class Downtime:
         )
 
 
-def stalls_of(raw: RawRecords) -> list[Interval]:
+def stalls_of(raw: RawRecords, *, late_ns: int = STALL_NS, queues_fill: bool = True) -> list[Interval]:
     """When this machine stood still, merged and in order.
 
     By the probers' own lateness; by the probes to the control server; and by the kernel's account of the guest, where
     it wanted to run and got no processor. The page stream fills the links' queues, and a control probe waits in them
-    too: that much is no stall. Nor is what the links delay every probe by, with a jitter of that at most. While the
-    schedule has cut a link, probes that are not answered say nothing about the machine.
+    too: that much is no stall, unless nothing fills them (`queues_fill`). Nor is what the links delay every probe by,
+    with a jitter of that at most. While the schedule has cut a link, probes that are not answered say nothing about the
+    machine. `late_ns`: so much later than it should be counts.
     """
-    queues_ns = 2 * raw.settings.fabric.longest_queue_ns + raw.settings.fabric.scheduled_delay_ns
+    queues_ns = (
+        2 * raw.settings.fabric.longest_queue_ns if queues_fill else 0
+    ) + raw.settings.fabric.scheduled_delay_ns
     cuts = _cuts(raw)
     found = [Interval(start_ns=int(event["since_ns"]), end_ns=int(event["time_ns"])) for event in raw.named("starved")]
     for client in raw.clients:
         # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
-        found += prober_stalls(raw.prober(client, CONTROL_STREAM))
+        found += prober_stalls(raw.prober(client, CONTROL_STREAM), late_ns=late_ns)
         control = raw.probe(client, CONTROL_STREAM)
-        late_ns = STALL_NS + queues_ns + 2 * _typical_answer_ns(control)
         found += [
             stall
-            for stall in machine_stalls(control, late_ns=late_ns)
+            for stall in machine_stalls(control, late_ns=late_ns + queues_ns + 2 * _typical_answer_ns(control))
             if not overlap_ns(cuts, from_ns=stall.start_ns, to_ns=stall.end_ns)
         ]
     return merged(found)

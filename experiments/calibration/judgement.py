@@ -25,6 +25,7 @@ from unnoticed.results.calibration import COLUMNS
 from unnoticed.workload import Kind
 
 _BEFORE_NS = 350_000_000  # less than what is left between two injections
+_STALL_NS = 2_000_000  # of the machine: the bench's load is small, so neither queues nor processors keep a probe longer
 _QUIET_WINDOW_NS = 1_000_000_000
 _CLIENT = "c1"
 _OF_THE_PATH = ("lost_frames", "time_stamp", "answer_gap", "longest_answer")  # TCP's windows do not concern probes
@@ -72,7 +73,7 @@ class _Evidence:
     """Everything that was recorded of a session, as the estimators want it."""
 
     def __init__(self, raw: RawRecords) -> None:
-        self._stalls = stalls_of(raw)
+        self._stalls = stalls_of(raw, late_ns=_STALL_NS, queues_fill=False)
         self._probe = raw.probe(_CLIENT, GUEST_STREAM)
         self._requests = {kind: _requests(raw, kind) for kind in (Kind.REQUEST, Kind.CONNECT)}
         self._bulk = _bulk(raw)
