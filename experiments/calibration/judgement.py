@@ -28,7 +28,10 @@ _BEFORE_NS = 350_000_000  # less than what is left between two injections
 _STALL_NS = 2_000_000  # of the machine: the bench's load is small, so neither queues nor processors keep a probe longer
 _QUIET_WINDOW_NS = 1_000_000_000
 _CLIENT = "c1"
-_OF_THE_PATH = ("lost_frames", "time_stamp", "answer_gap", "longest_answer")  # TCP's windows do not concern probes
+_NOT_STOPPED = (  # by what is no outage: the guest's window does not concern probes, nor what the guest sends
+    *("lost_frames", "time_stamp", "answer_gap", "longest_answer"),
+    *("delivered_download", "acknowledged_download"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ class _Evidence:
                 truth_ns = truth.dropped_udp * self._probe.period_ns
             elif outage.estimator == "overtaken_frames":
                 truth_ns = truth.late_udp * self._probe.period_ns
-            elif injection.kind in NO_OUTAGE and outage.estimator in _OF_THE_PATH:
+            elif injection.kind in NO_OUTAGE and outage.estimator in _NOT_STOPPED:
                 truth_ns = 0
             about = (span.begin_ns, span.end_ns) if outage.start_ns is None else (outage.start_ns, outage.end_ns)
             until = span.end_ns if about[1] is None else max(about[1], span.end_ns)
