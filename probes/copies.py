@@ -17,7 +17,14 @@ from __future__ import annotations
 import numpy as np
 
 from unnoticed.probes.columns import I64, U64, Bool
-from unnoticed.probes.packets import ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, PROTOCOL_UDP, Packets
+from unnoticed.probes.packets import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    LATER_FRAGMENT,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    Packets,
+)
 
 COPY_NS = 10_000_000
 SURE_COPY_NS = 1_000_000_000
@@ -32,7 +39,7 @@ def copies(packets: Packets) -> Bool:
     mask = np.zeros(len(packets), np.bool_)
     of_ip = (packets.ethertype == ETHERTYPE_IPV4) | (packets.ethertype == ETHERTYPE_IPV6)
     told = (packets.protocol == PROTOCOL_TCP) | (packets.protocol == PROTOCOL_UDP) | (packets.echo > 0)
-    rows = np.flatnonzero(of_ip & told)
+    rows = np.flatnonzero(of_ip & told & (packets.fragment != LATER_FRAGMENT))  # those all say the same
     if not len(rows):
         return mask
     said = _mixed(packets, rows, _SAID)

@@ -143,7 +143,7 @@ def time_stamp(
     was there, and the probe only stood in a queue. The outage began between the last probe before the run and the first
     in it: half-way is the estimate. It ended between the last lost probe and the next one answered in time (or what
     that one waited longer than usual), half-way again; but no later than the first held answer of the run left the
-    other end, and there if the run has one. For lost probes sent regularly, this is the gap between the send times of
+    other end, and then if the run has one. For lost probes sent regularly, this is the gap between the send times of
     the answered ones around, less the period. Without a run it is the longest silence in which an answer was due.
 
     Nothing is answered in an outage, but for what stands in a queue on the way back. So a run in which answers came
@@ -262,6 +262,8 @@ def _time_stamp_of_run(
         known_end = True
         end_high = max(end_high, end_low)
     end_middle = end_low if end_high is None else (end_low + end_high) / 2
+    if came is not None and end_high is not None:
+        end_middle = end_high  # an answer that took as long as they do tells it; that it took longer is only possible
     start_middle = (start_low + start_high) / 2
     censored = not (known_start and known_end)
     return _outage(

@@ -41,6 +41,7 @@ class _CapturePoint:
     frames: int
     packets: Packets
     dropped: int
+    timed: bool  # every frame has a time of its own
 
     @property
     def is_complete(self) -> bool:
@@ -162,6 +163,7 @@ def _point(group: Sequence[tuple[Path, Records]], notes: list[str]) -> _CaptureP
         frames=len(packets),
         packets=packets.select(~twice) if twice.any() else packets,
         dropped=dropped,
+        timed=not any(records.untimed for _, records in group),
     )
 
 
@@ -261,12 +263,13 @@ def _direction(one: _Seen) -> Direction:
     found, missing = _repeats(one)
     last = int(packets.time_ns[np.concatenate([rows.sent, rows.received])].max())
     flags = packets.flags[rows.sent]
-    sack_seen = not packets.options_cut[rows.received].any()
+    # A sender's reasons are what it heard and how long it waited.
+    typed = bool(len(rows.received)) and one.point.timed and not packets.options_cut[rows.received].any()
     again = [repeat for repeat in found if repeat.kind == "again"]
     plain = (flags & (SYN | FIN | RST)) == 0
     keep_alives = _keep_alives(one)
     reset = _has(one, RST) or bool((packets.flags[rows.received] & RST).any())
-    stall = longest_stall(stream, last_ns=last, reset=reset)
+    stall = longest_stall(stream, last_ns=last, reset=reset) if one.point.timed else None
     return Direction(
         sender=rows.flow.local_name,
         receiver=rows.flow.remote_name,
@@ -277,10 +280,10 @@ def _direction(one: _Seen) -> Direction:
         new_bytes=one.counted.new_bytes,
         retransmits=sum(repeat.segments for repeat in again),
         exact=_is_exact(one, found, missing),
-        rto=_of_type(again, "rto") if sack_seen else None,
-        fast=_of_type(again, "fast") if sack_seen else None,
-        tlp=_of_type(again, "tlp") if sack_seen else None,
-        spurious=sum(repeat.segments for repeat in again if repeat.spurious) if sack_seen else None,
+        rto=_of_type(again, "rto") if typed else None,
+        fast=_of_type(again, "fast") if typed else None,
+        tlp=_of_type(again, "tlp") if typed else None,
+        spurious=sum(repeat.segments for repeat in again if repeat.spurious) if typed else None,
         unclear=sum(repeat.segments for repeat in found if repeat.kind == "unclear"),
         overtaken=sum(repeat.segments for repeat in found if repeat.kind == "overtaken"),
         keep_alives=keep_alives,
@@ -300,7 +303,7 @@ def _direction(one: _Seen) -> Direction:
             low_ns=stall.low_ns,
             high_ns=stall.high_ns,
         ),
-        repeats=found if sack_seen else tuple(_untyped(repeat) for repeat in found),
+        repeats=found if typed else tuple(_untyped(repeat) for repeat in found),
     )
 
 
@@ -309,7 +312,7 @@ def _of_type(found: Iterable[Repeat], name: str) -> int:
 
 
 def _untyped(repeat: Repeat) -> Repeat:
-    """Without what only SACKs can tell, which were cut off."""
+    """Without what only the answers and their times can tell, which are not there, or were cut off."""
     return Repeat(
         time_ns=repeat.time_ns,
         sequence=repeat.sequence,

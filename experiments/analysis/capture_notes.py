@@ -40,7 +40,9 @@ def notes_of_records(path: Path, records: Records) -> list[str]:
         lost = _frames(records.dropped)
         notes.append(f"{path} lacks {lost} that the program which captured says it lost: counts are lower bounds.")
     if records.untimed:
-        notes.append(f"{path} has {_frames(records.untimed)} without a time, which get that of the frame before.")
+        notes.append(
+            f"{path} has {_frames(records.untimed)} without a time: counts hold, but types and stalls are not told."
+        )
     foreign = ~np.isin(records.link, list(LINK_TYPES))
     if foreign.any():
         kinds = ", ".join(str(kind) for kind in np.unique(records.link[foreign]).tolist())
@@ -104,7 +106,7 @@ def notes_of_flows(connections: Sequence[Connection]) -> list[str]:
     if alone:
         notes.append(
             f"{_counted(alone, 'connection')} {'is' if alone == 1 else 'are'} there in one direction only: without "
-            "answers nothing can be said of stalls, and little of types."
+            "answers nothing can be said of stalls and types."
         )
     assumed = sum(1 for end in ends if not end.mss_known and end.retransmits)
     if assumed:

@@ -168,6 +168,38 @@ def test_fragments_and_tunnels_are_said(analyse):
     assert any("1 frame is in tunnels (GRE)" in note for note in document["notes"])
 
 
+def test_the_later_pieces_of_a_packet_are_no_copies_of_one_another(analyse):
+    pieces = [
+        (10**18 + k, bytes(Ether(**MAC) / IP(src="10.0.0.1", dst="10.0.0.2", id=9, proto=6, frag=k) / bytes(8)))
+        for k in range(1, 4)
+    ]
+    document = analyse({"a.pcap": pcap(conversation() + [(time_ns + 10**9, data) for time_ns, data in pieces])})
+    assert "3 frames are IP fragments" in "\n".join(document["notes"])
+    assert "copies" not in "\n".join(document["notes"])
+
+
+def test_without_answers_counts_hold_but_types_and_stalls_are_not_told(analyse):
+    there = [frame for frame in conversation() if frame[1][26:30] == bytes([10, 0, 0, 1])]
+    document = analyse({"a.pcap": pcap(there)}, "--at", "10.0.0.1")
+    (end,) = document["connections"][0]["ends"]
+    assert (end["retransmits"], end["exact"], end["stall"]) == (2, True, None)
+    assert (end["rto"], end["fast"], end["tlp"], end["spurious"]) == (None, None, None, None)
+    assert "nothing can be said of stalls and types" in "\n".join(document["notes"])
+
+
+def test_without_times_counts_hold_but_types_and_stalls_are_not_told(analyse):
+    def block(kind, body):
+        body += bytes(-len(body) % 4)
+        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+
+    simple = [block(3, struct.pack("<I", len(data)) + data) for _, data in conversation()]
+    head = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 1, 0, 0))
+    document = analyse({"a.pcapng": head + b"".join(simple)}, "--at", "10.0.0.1")
+    there = document["connections"][0]["ends"][0]
+    assert (there["retransmits"], there["exact"], there["rto"], there["stall"]) == (2, True, None, None)
+    assert "without a time: counts hold, but types and stalls are not told" in "\n".join(document["notes"])
+
+
 def test_pieces_of_one_capture_are_put_together_in_whatever_order_they_are_given(analyse):
     frames = conversation()
     files = {name: pcap(part) for name, part in (("3", frames[12:]), ("1", frames[:7]), ("2", frames[7:12]))}
