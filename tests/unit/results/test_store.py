@@ -23,7 +23,8 @@ def test_what_was_written_is_what_is_read(synthetic, synthetic_folder):
         read = tables.of_trial(synthetic.trial_id(CLAIM, 3))[name]
         assert len(read) == len(written)
         for column in written.columns:
-            assert read[column].tolist() == written[column].tolist(), (name, column)
+            expected = written[column].astype(read[column].dtype)  # where nothing is known, too
+            assert read[column].reset_index(drop=True).equals(expected.reset_index(drop=True)), (name, column)
 
 
 def test_gathered_and_single_tables_say_the_same(small, tmp_path):
