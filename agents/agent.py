@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unnoticed.agents import batches, dirtier
+from unnoticed.agents import dirtier
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
@@ -113,6 +113,7 @@ class Agent:
                 working_set_bytes=command["working_set_bytes"],
                 dirty_bytes_per_s=command["dirty_bytes_per_s"],
                 pattern=command["pattern"],
+                contents=dirtier.Contents(**command.get("contents", {})),
             )
             self._host.gate.set(PortState.FORWARDING)
             guest.resume(moved=False)
@@ -129,7 +130,9 @@ class Agent:
         guest.pause()
         quads = guest.ram.quads
         writer = dirtier.Dirtier(
-            pattern=dirtier.Pattern(quads[Super.PATTERN]), working_set_pages=quads[Super.WORKING_SET_PAGES]
+            pattern=dirtier.Pattern(quads[Super.PATTERN]),
+            working_set_pages=quads[Super.WORKING_SET_PAGES],
+            contents=dirtier.Contents(zero_ppm=quads[Super.ZERO_PPM], compressible_ppm=quads[Super.COMPRESSIBLE_PPM]),
         )
         written = quads[Super.PAGES_WRITTEN]
         wrong = writer.wrong_pages(guest.ram.words, written=written)
@@ -148,12 +151,9 @@ class Agent:
 def main() -> None:
     """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events.
 
-    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge. `connections`: how
-    many the guest is expected to have.
+    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge.
     """
     settings = json.loads(sys.argv[1])
-    if settings.get("connections", 0) >= batches.MANY:
-        batches.make_ready()
     descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from unnoticed.agents import stream, wire
+from unnoticed.agents.packing import Packed
 from unnoticed.agents.ram import Ram
 from unnoticed.errors import PeerError
 from unnoticed.patience import patient
@@ -62,6 +63,33 @@ class Channel:
         sent = self.send(message, more=True)
         stream.send_pages(self.socket, fd=ram.fd, address=ram.address, runs=message.runs)
         return sent + message.bytes_due
+
+    def send_packed(self, packed: Packed, ram: Ram) -> int:
+        """Send a PAGES or CODED frame and what follows it; returns all bytes. Raises PeerError."""
+        message, follows = packed.message, packed.follows
+        if follows is None:
+            assert isinstance(message, wire.Pages)
+            return self.send_pages(message, ram)
+        sent = self.send(message, more=len(follows) > 0)
+        try:
+            self.socket.sendall(follows)
+        except OSError as error:
+            raise PeerError(f"The destination stopped taking pages: {error}.") from error
+        return sent + len(follows)
+
+    def receive_coded(self, message: wire.Coded) -> bytes:
+        """Receive what a CODED frame announced. Raises PeerError when the stream ends too early."""
+        data = bytearray(message.coded_bytes)
+        view, have = memoryview(data), 0
+        while have < len(data):
+            try:
+                came = self.socket.recv_into(view[have:], 0, socket.MSG_WAITALL)
+            except OSError as error:
+                raise PeerError(f"The source stopped sending pages: {error}.") from error
+            if came == 0:
+                raise PeerError("The source stopped sending pages: the connection ended.")
+            have += came
+        return bytes(data)
 
     def receive_pages(self, message: wire.Pages, ram: Ram) -> None:
         """Receive what a PAGES frame announced, straight into the RAM. Raises PeerError."""

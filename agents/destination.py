@@ -8,16 +8,17 @@ from collections.abc import Callable
 from enum import Enum
 
 from unnoticed.agents import wire
-from unnoticed.agents.arrivals import ArrivingConnections
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import Holding, TimeLimit
 from unnoticed.agents.host import Host, discard
+from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
+from unnoticed.agents.kernel.tcp_repair import TcpState
+from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
-from unnoticed.agents.ram import SMALLEST_BYTES
-from unnoticed.agents.urgency import Urgency
+from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
@@ -38,9 +39,10 @@ class Destination:
         self._channel = Channel(connection, role=wire.Role.DESTINATION, key=host.key)
         self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
         self._number = number
-        self._urgency = Urgency()
         self._guest: GuestProcess | None = None
-        self._connections: ArrivingConnections | None = None
+        self._states: list[TcpState] = []
+        self._connections: list[socket.socket] = []
+        self._lost: tuple[int, ...] = ()
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
         self._holding: Holding | None = None  # while frames are held
         self._time_limit: TimeLimit | None = None
@@ -48,20 +50,15 @@ class Destination:
         self._held: Held | None = None
         self._late: list[bytes] = []
         self._stragglers = 0  # frames that were later than those
+        self._unpacker: Unpacker | None = None
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
         try:
-            return self._run()
-        finally:
-            self._urgency.end()
-
-    def _run(self) -> Arrival:
-        try:
             self._prepare()
             commit = self._receive()
             with self._cutover.step("await-relinquish"):
-                self._channel.send(wire.Ready(len(self._require_connections())))
+                self._channel.send(wire.Ready(len(self._connections)))
                 if self._holding is not None:
                     self._held = self._holding.held
                 while isinstance(message := self._channel.receive(), wire.Late):
@@ -90,21 +87,25 @@ class Destination:
             raise PeerError(f"The source has a guest of {hello.memory_bytes} bytes: too small to be one.")
         try:
             self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes)
+            self._unpacker = Unpacker(self._guest.ram)
         except OSError as error:
             raise MachineError(f"{hello.memory_bytes >> 20} MiB of RAM cannot be had here: {error}.") from error
-        self._connections = ArrivingConnections(self._guest, self._host.namespace)
         channel.send(wire.Prepared())
 
     def _receive(self) -> wire.Commit:
         """Everything up to COMMIT: pages into place, connections restored (in repair mode, behind a closed gate)."""
         assert self._guest is not None
-        channel, ram, connections = self._channel, self._guest.ram, self._require_connections()
+        assert self._unpacker is not None
+        channel, ram, unpacker = self._channel, self._guest.ram, self._unpacker
         final_start_ns: int | None = None
         while True:
             match channel.receive():
                 case wire.Pages() as message:
                     channel.receive_pages(message, ram)
+                case wire.Coded() as message:
+                    unpacker.take(message, channel.receive_coded(message))
                 case wire.RoundEnd(pages):
+                    unpacker.settle()
                     channel.send(wire.RoundAck(pages))
                 case wire.RoundStart():
                     continue
@@ -112,14 +113,13 @@ class Destination:
                     self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()
-                    self._urgency.begin(self._guest.pid)
-                case wire.Connections() as message:
-                    connections.expect(message)
                 case wire.GuestState() as state:
                     assert final_start_ns is not None, "the protocol's states say so"
+                    unpacker.settle()
                     self._cutover.record("receive", start_ns=final_start_ns, end_ns=now_ns())
                     with self._cutover.step("restore"):
-                        commit = self._restore(connections, state)
+                        self._restore(state)
+                case wire.Commit() as commit:
                     if commit.digest and hashlib.blake2b(ram.view).digest() != commit.digest:
                         raise MigrationError("The RAM that arrived is not the RAM that was sent: its digest differs.")
                     if commit.announce not in self._host.announcements:
@@ -127,17 +127,6 @@ class Destination:
                     return commit
                 case other:
                     raise PeerError(f"The source sent {type(other).__name__} among the pages.")
-
-    def _restore(self, connections: ArrivingConnections, part: wire.GuestState) -> wire.Commit:
-        """The connections, as the source dumps them, part by part, and the COMMIT behind them."""
-        message: wire.Message = part
-        while isinstance(message, wire.GuestState):
-            connections.restore(message)
-            message = self._channel.receive()
-        if not isinstance(message, wire.Commit):
-            raise PeerError(f"The source sent {type(message).__name__} among the connections.")
-        connections.check()
-        return message
 
     def _hold(self, message: wire.Divert) -> None:
         """Have the guest's frames come here, and hold them."""
@@ -168,27 +157,45 @@ class Destination:
         except (UnnoticedError, OSError) as error:
             self._troubles.append(("give-back", str(error)))
 
+    def _restore(self, message: wire.GuestState) -> None:
+        """Rebuild every connection in the guest's namespace and give it to the guest's shell."""
+        assert self._guest is not None
+        data, position = memoryview(message.blob), 0
+        try:
+            while position < len(data):
+                state, length = TcpState.unpack(data[position:])
+                self._states.append(state)
+                position += length
+        except ValueError as error:
+            raise PeerError(f"The guest's connections cannot be read: {error}.") from error
+        used, self._lost = self._guest.ram.used_slots(), message.lost
+        moved = [slot for slot in used if slot not in message.lost]
+        if [state.slot for state in self._states] != moved or len(moved) != message.connections:
+            raise PeerError("The guest's connections are not those that its RAM knows.")
+        with self._host.namespace.entered():
+            for state in self._states:
+                self._connections.append(tcp_repair.restore(state))
+        self._guest.hand_over(self._connections)
+
     def _resume(self, commit: wire.Commit) -> Arrival:
         """The guest is ours: open the gate, announce, let its connections speak, let it run.
 
         There is no way back: what fails here is noted, and the guest runs all the same.
         """
         assert self._guest is not None
-        connections = self._require_connections()
-        connections.tell_ram()
+        self._tell_ram()
         frames, holding = self._host.announcements[commit.announce], self._holding
         if holding is None:
             self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
             self._announced_ns = now_ns()
             self._do("announce", lambda: self._host.announcer.send(frames))
-            self._do("revive", lambda: self._revive(connections))
+            self._do("revive", self._revive)
         else:
-            self._do("revive", lambda: self._revive(connections))
+            self._do("revive", self._revive)
             self._do("release", lambda: self._release(holding))
         try:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
-            self._urgency.end()
         except MigrationError as error:
             self._troubles.append(("resume", str(error)))
             self._channel.close()
@@ -204,7 +211,10 @@ class Destination:
             self._await_stragglers(holding)
             holding.settle()
         self._channel.close()
-        connections.close()
+        for connection in self._connections:
+            connection.close()  # the guest has its own descriptors of them
+        if self._unpacker is not None:
+            self._unpacker.close()
         self._report()
         self._host.events.write(
             "announced",
@@ -239,17 +249,31 @@ class Destination:
         except (UnnoticedError, OSError) as error:
             self._troubles.append((step, str(error)))
 
-    def _revive(self, connections: ArrivingConnections) -> None:
-        """Let every connection speak."""
-        self._troubles += [("revive", trouble) for trouble in connections.revive()]
+    def _tell_ram(self) -> None:
+        """Tell the guest's RAM of the connections that have ended, wholly or by half: their new sockets cannot."""
+        assert self._guest is not None
+        quads = self._guest.ram.quads
+        for state in self._states:
+            if state.peer_closed:
+                quads[slot_base(state.slot) + Slot.PEER_CLOSED] = 1
+        for slot in self._lost:
+            quads[slot_base(slot) + Slot.STATE] = SlotState.FREE
 
-    def _require_connections(self) -> ArrivingConnections:
-        assert self._connections is not None, "prepared before all else"
-        return self._connections
+    def _revive(self) -> None:
+        """Let every connection speak."""
+        for state, connection in zip(self._states, self._connections, strict=True):
+            try:
+                tcp_repair.leave(connection)
+                tcp_repair.send_unsent(connection, state)
+            except (MigrationError, OSError) as error:  # the guest will find it broken, as if the client had reset it
+                self._troubles.append(("revive", f"{state.remote[0]}:{state.remote[1]}: {error}"))
+                tcp_repair.abort(connection)
 
     def _drop(self) -> None:
-        if self._connections is not None:
-            self._connections.close()
+        if self._unpacker is not None:
+            self._unpacker.close()
+        for connection in self._connections:
+            connection.close()  # in repair mode: silent
         if self._guest is not None:
             discard(self._guest)
         self._report()
@@ -270,5 +294,5 @@ class Destination:
                 refused=self._holding.held.refused,
                 overdue=self._time_limit.was_reached,
             )
-        for slot in self._connections.lost if self._connections is not None else ():
+        for slot in self._lost:
             self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

@@ -19,6 +19,8 @@ from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, PAGE_WORDS, Words
 _FILL = np.uint64(0x9E3779B97F4A7C15)
 _STAMP = np.uint64(0xBF58476D1CE4E5B9)
 _CHUNK_PAGES = 1024
+_SPREAD = np.uint64(0x9E3779B1)  # near the golden section of 2^32: multiples of it fall evenly
+_WHOLE_PPM = 1_000_000
 
 
 class Pattern(IntEnum):
@@ -33,6 +35,20 @@ class Pattern(IntEnum):
         return cls[name.replace("-", "_").upper()]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What the boot fills the area with: so many pages are zero, and so much of each other one compresses away.
+
+    The rest does not compress: no two words of it are alike, which is what the dirtier writes, too.
+    """
+
+    zero_ppm: int = 0
+    compressible_ppm: int = 0
+
+
+UNCOMPRESSIBLE = Contents()
+
+
 @dataclass(frozen=True)
 class _Lane:
     """A region that is visited in a fixed cyclic order: the o-th visit is to page `first + o * stride % pages`."""
@@ -45,7 +61,8 @@ class _Lane:
 class Dirtier:
     """The writes of one pattern over a working set. All methods are functions of the number of writes."""
 
-    def __init__(self, *, pattern: Pattern, working_set_pages: int) -> None:
+    def __init__(self, *, pattern: Pattern, working_set_pages: int, contents: Contents = UNCOMPRESSIBLE) -> None:
+        self._contents = contents
         self._hot_and_cold = pattern is Pattern.HOT_AND_COLD and working_set_pages >= 10
         if self._hot_and_cold:
             hot = working_set_pages // 10
@@ -68,7 +85,7 @@ class Dirtier:
         total = len(words) - FIRST_DIRTIER_PAGE
         for begin in range(0, total, _CHUNK_PAGES):
             pages = np.arange(begin, min(begin + _CHUNK_PAGES, total), dtype=np.int64)
-            right = initial_words(pages)
+            right = initial_words(pages, self._contents)
             for number, lane in enumerate(self._lanes):
                 inside = (pages >= lane.first) & (pages < lane.first + lane.pages)
                 if inside.any():
@@ -84,18 +101,21 @@ class Dirtier:
         return writes // 10 if lane == 1 else writes - writes // 10
 
 
-def initial_words(pages: npt.NDArray[np.int64]) -> Words:
-    """What the boot puts into pages of the area (numbers relative to it): no two words alike; shape (pages, 512)."""
+def initial_words(pages: npt.NDArray[np.int64], contents: Contents) -> Words:
+    """What the boot puts into pages of the area (numbers relative to it); shape (pages, 512)."""
     numbers = pages.astype(np.uint64)[:, None] * np.uint64(PAGE_WORDS) + np.arange(PAGE_WORDS, dtype=np.uint64)
     words: Words = np.multiply(numbers + np.uint64(1), _FILL, dtype=np.uint64)
+    words[:, : PAGE_WORDS * contents.compressible_ppm // _WHOLE_PPM] = words[:, :1]
+    is_zero = (pages.astype(np.uint64) * _SPREAD) % (1 << 32) < (contents.zero_ppm << 32) // _WHOLE_PPM
+    words[is_zero] = 0
     return words
 
 
-def fill(words: Words) -> None:
+def fill(words: Words, contents: Contents = UNCOMPRESSIBLE) -> None:
     """Give the whole area its initial content."""
     for begin in range(FIRST_DIRTIER_PAGE, len(words), _CHUNK_PAGES):
         end = min(begin + _CHUNK_PAGES, len(words))
-        words[begin:end] = initial_words(np.arange(begin - FIRST_DIRTIER_PAGE, end - FIRST_DIRTIER_PAGE))
+        words[begin:end] = initial_words(np.arange(begin - FIRST_DIRTIER_PAGE, end - FIRST_DIRTIER_PAGE), contents)
 
 
 def _stamp(right: Words, inside: npt.NDArray[np.bool_], pages: npt.NDArray[np.int64], lane: _Lane, visits: int) -> None:

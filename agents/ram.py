@@ -42,7 +42,8 @@ class Super(IntEnum):
     RESUMES = 7
     PAGES_SKIPPED = 8  # writes that were due, but could not be kept up with
     THROTTLED_NS = 9  # for how long the agent has kept the guest from running, to slow its writes
-    ACCEPTED = 10  # connections, since the guest was booted
+    ZERO_PPM = 10  # what the dirtier's area was filled with: `dirtier.Contents`
+    COMPRESSIBLE_PPM = 11
 
 
 class Slot(IntEnum):
@@ -62,7 +63,6 @@ class Slot(IntEnum):
     RATE = 11  # bytes per second of a download, 0 for unpaced
     REMOTE_ADDRESS = 12  # the client's, as an integer: a connection that was reset has forgotten it
     REMOTE_PORT = 13
-    SERIAL = 14  # which of the connections that the guest accepted; 0 until it can be looked at from outside
 
 
 IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part
@@ -107,15 +107,10 @@ class Ram:
             os.close(fd)
             raise
 
-    @property
-    def slots(self) -> Words:
-        """The connection slots, one row each."""
-        return self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE]
-
     def used_slots(self) -> list[int]:
-        """The numbers of the slots that hold a connection, ascending."""
-        numbers: list[int] = np.flatnonzero(self.slots[:, Slot.STATE]).tolist()
-        return numbers
+        """The numbers of the slots that hold a connection, ascending: the order in which sockets are handed over."""
+        states = self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE, Slot.STATE]
+        return [int(number) for number in np.flatnonzero(states)]
 
     def close(self) -> None:
         """Unmap and close. Arrays and views handed out must be gone."""

@@ -22,15 +22,15 @@ from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import LIMIT_BYTES, Holding
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel import socket_filter
+from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.agents.packing import NONE, Packer, check_codec
 from unnoticed.agents.policy import Action, Decision, Policy
 from unnoticed.agents.policy_catalogue import make_policy
 from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.agents.throttle import Throttle
 from unnoticed.agents.tracking import AUTO, track
-from unnoticed.agents.urgency import Urgency
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.patience import patient
@@ -63,6 +63,7 @@ class MigrationSettings:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     announce: str = "garp"
     tracking: str = AUTO  # how pages written in a round are found; see `tracking`
+    codec: str = NONE  # how pages are coded on their way; see `packing`
     rate_bytes_per_s: int = 0  # 0: as fast as the link
     gap: str = "drop"  # or hold: what becomes of frames that come while the guest runs nowhere
     hold_limit_bytes: int = LIMIT_BYTES
@@ -104,6 +105,8 @@ class Source:
         if settings.mode != "stop-and-copy":
             self._policy = make_policy(settings.policy, settings.parameters)
         self._throttle = Throttle(host.guest)
+        check_codec(settings.codec)
+        self._packer: Packer | None = None
         self._ordered_ns = now_ns()
         self._cutover = Cutover(place=host.place, migration=settings.number, fail_at=settings.fail_at)
         self._channel: Channel | None = None
@@ -115,9 +118,8 @@ class Source:
         self._harvested_ns = 0  # when the search for the last round's dirty pages began
         self._harvest_ns = 0  # how long it took
         self._is_pausing = False
-        self._urgency = Urgency()
         self._paused_ns: int | None = None
-        self._connections = DepartingConnections(host.guest)
+        self._connections: DepartingConnections | None = None
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
         self._holding: Holding | None = host.holding if settings.gap == "hold" else None
         self._is_diverted = False
@@ -133,6 +135,8 @@ class Source:
             if self._policy is not None:
                 tracker = track(self._guest, self._settings.tracking)
                 self._content = tracker.content
+            self._packer = Packer(self._settings.codec, self._content)
+            if tracker is not None:
                 self._precopy(tracker)
             resumed_ns = self._switch(tracker)
         except _GaveUpError as error:
@@ -140,12 +144,13 @@ class Source:
         except (UnnoticedError, OSError) as error:
             outcome, reason = Outcome.FAILED, str(error)
         self._throttle.end()
+        if self._packer is not None:
+            self._packer.close()
         relinquished = self._channel is not None and self._channel.wire.state not in wire.MAY_SOURCE_RESUME
         if not relinquished:
             reason = self._return_to_normal(reason)
         elif resumed_ns is None:
             reason = f"{reason} The guest was relinquished before that: if it runs, then at the destination."
-        self._urgency.end()
         if tracker is not None:
             tracker.close()
         self._cutover.report(self._host.events)
@@ -166,8 +171,10 @@ class Source:
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
             tracker=tracker.name if tracker is not None else "none",
-            connections=self._connections.dumped if self._paused_ns is not None else None,
+            connections=len(self._connections) if self._connections is not None else None,
         )
+        if self._packer is not None and self._paused_ns is not None:
+            self._host.events.write("rest", migration=self._settings.number, encodings=self._packer.take_counts())
         self._host.events.write("migration", source=self._host.place, **asdict(self._settings), **asdict(report))
         return report
 
@@ -258,9 +265,8 @@ class Source:
     def _round(self, runs: Runs, tracker: DirtyTracker, decision: Decision) -> Runs:
         """Send one round; returns the pages that were written meanwhile, and those that it had no time for."""
         channel, number = self._require_channel(), len(self._rounds)
-        start_ns, stopped_ns = now_ns(), self._throttle.stopped_ns
+        start_ns, stopped_ns, bytes_before = now_ns(), self._throttle.stopped_ns, self._bytes_sent
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
-        self._announce_connections()  # there is time to prepare for them while the pages are on their way
         unsent = self._send_pages(runs, end_ns=None if decision.limit_ns is None else start_ns + decision.limit_ns)
         pages = stream.pages_in(runs) - stream.pages_in(unsent)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
@@ -286,10 +292,12 @@ class Source:
             end_ns=end_ns,
             pages=pages,
             bytes=pages * PAGE_BYTES,
+            wire_bytes=self._bytes_sent - bytes_before,
             dirty_pages=dirty_pages,
             rate_limit_bit_per_s=decision.rate_bit_per_s,
             throttle_ppm=decision.throttle_ppm,
             throttled_ns=self._throttle.stopped_ns - stopped_ns,
+            encodings=self._require_packer().take_counts(),
         )
         return dirty
 
@@ -305,24 +313,32 @@ class Source:
 
         Returns those that were not sent by `end_ns`; all are, if there is no such time.
         """
-        channel = self._require_channel()
+        channel, packer = self._require_channel(), self._require_packer()
         unsent: list[Runs] = []
-        for message in wire.split(runs, most_pages=wire.MOST_PAGES if end_ns is None else _LIMITED_PAGES):
+        packer.begin()
+        for message in wire.split(runs, most_pages=packer.piece_pages if end_ns is None else _LIMITED_PAGES):
             if not self._guest.is_alive:
                 raise MigrationError("There is nothing to migrate any more.")
             if end_ns is not None and now_ns() >= end_ns:
                 unsent.append(message.runs)
             else:
-                self._bytes_sent += channel.send_pages(message, self._content)
+                waiting_bytes = tcp_repair.unacknowledged_bytes(channel.socket)
+                packer.note(sent_bytes=self._bytes_sent, waiting_bytes=waiting_bytes, time_ns=now_ns())
+                for packed in packer.pack(message.runs):
+                    self._bytes_sent += channel.send_packed(packed, self._content)
         return np.concatenate(unsent) if unsent else np.empty((0, 2), dtype=np.uint64)
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest, and the way to the other agent.
 
-        Queues come and go: the fuller of this look and the last one counts.
+        A descriptor may go while we look at it. Queues come and go: the fuller of this look and the last one counts.
         """
-        self._connections.refresh()
-        timeouts, queued_bytes = self._connections.survey()
+        timeouts: list[int] = []
+        queued_bytes = 0
+        for _, connection in self._guest.live_connections():
+            with connection, contextlib.suppress(OSError):
+                timeouts.append(read_tcp_info(connection).rto_us * 1000)
+                queued_bytes += tcp_repair.queued_bytes(connection)
         self._rto_min_ns = min(timeouts, default=None)
         path = read_tcp_info(self._require_channel().socket)
         outlook = Outlook(
@@ -339,13 +355,6 @@ class Source:
         self._queued_bytes = queued_bytes
         return outlook
 
-    def _announce_connections(self) -> None:
-        """Tell the destination what connections have come and gone, for it to prepare."""
-        self._connections.refresh()
-        message = self._connections.announcement()
-        if message is not None:
-            self._bytes_sent += self._require_channel().send(message)
-
     # -- the cutover -----------------------------------------------------------------------------------------------
 
     def _switch(self, tracker: DirtyTracker | None) -> int:
@@ -358,36 +367,34 @@ class Source:
                 self._hush()
         if self._holding is not None:
             self._divert(self._holding)
-        self._announce_connections()
-        self._urgency.begin(self._guest.pid)
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()
         with step("hold"):
-            connections = self._connections
-            connections.refresh()
+            connections = self._connections = DepartingConnections(self._guest)
             if self._holding is not None:
                 connections.acknowledge()
             connections.hold()
             if self._holding is not None:
                 self._holding.close_out()
-        with step("scan"):
-            if tracker is None:
-                runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
-            else:
-                runs = _union(self._pending, tracker.harvest())
-        with step("send"):  # before the connections: they are dumped while the pages are on their way
-            before = channel.wire.pages_in_all
-            self._bytes_sent += channel.send(wire.Final(), more=True)
-            self._send_pages(runs)
         if self._holding is None:  # else what is in flight is acknowledged to the destination
             with step("settle"):
                 connections.settle()
             with step("close-gate"):
                 self._host.gate.set(PortState.DISABLED)
         with step("dump"):
-            for part in connections.dump():  # the destination restores one while the next is dumped
-                self._bytes_sent += channel.send(part)
+            blob = connections.dump()
+        with step("scan"):
+            if tracker is None:
+                runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
+            else:
+                runs = _union(self._pending, tracker.harvest())
+        with step("send"):
+            before = channel.wire.pages_in_all
+            self._bytes_sent += channel.send(wire.Final(), more=True)
+            self._send_pages(runs)
+            state = wire.GuestState(len(connections), blob, tuple(connections.lost))
+            self._bytes_sent += channel.send(state, more=True)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
@@ -399,8 +406,8 @@ class Source:
             )
         with step("await-ready"):
             ready = channel.expect(wire.Ready)
-            if ready.connections != connections.dumped:
-                raise MigrationError(f"{ready.connections} of {connections.dumped} connections were restored.")
+            if ready.connections != len(connections):
+                raise MigrationError(f"{ready.connections} of {len(connections)} connections were restored.")
         with step("relinquish"):
             if self._holding is not None:
                 self._late = self._holding.take_late()
@@ -467,13 +474,12 @@ class Source:
             else:
                 self._unhush()
             if self._is_pausing:
-                self._connections.release()
+                if self._connections is not None:
+                    self._connections.release()
                 self._host.gate.set(PortState.FORWARDING)
                 self._guest.resume(moved=False)
-            self._urgency.end()
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
-        self._connections.let_go()
         if holding is not None:
             self._call_back(holding, peer_knows=peer_knows)
         if not self._guest.is_alive:
@@ -501,10 +507,15 @@ class Source:
             self._host.gate.set(PortState.DISABLED)
             self._holding.forget()
             self._host.handshakes.end_closing()  # or they would repeat their FIN to a closed gate for minutes
-        self._connections.close()
-        self._connections.log(self._host.events)
+        if self._connections is not None:
+            self._connections.close()
+            self._connections.log(self._host.events)
         discard(self._guest)
         self._host.guest = None
+
+    def _require_packer(self) -> Packer:
+        assert self._packer is not None
+        return self._packer
 
     def _require_channel(self) -> Channel:
         assert self._channel is not None

@@ -1,4 +1,4 @@
-"""The migration protocol, version 2: what source and destination say to each other, and when. No socket, no clock.
+"""The migration protocol, version 3: what source and destination say to each other, and when. No socket, no clock.
 
 Rules
 -----
@@ -10,7 +10,9 @@ Rules
 3. Every body has a limit. A frame beyond it, of a type or in a state that TRANSITIONS does not list, or with a body
    that cannot be, is a PeerError when it came from the peer, and a LocalProtocolError when we were about to send it.
 4. A PAGES frame is followed by the contents of its pages, outside any frame. The receiver learns from `Pages.runs`
-   how much comes and where it belongs, takes it from the stream itself, and then asks for the next frame.
+   how much comes and where it belongs, takes it from the stream itself, and then asks for the next frame. CODED may
+   stand wherever PAGES may: what follows it is shorter than its pages, and says how they differ from what the
+   destination has there (at first, zeros). It says so of exactly those pages, whatever it would expand to.
 5. The guest runs in exactly one place. Up to RELINQUISH it is the source's: whatever goes wrong, the source resumes
    it. By sending RELINQUISH the source gives it up for good. A destination resumes it only after it has received
    RELINQUISH. If that frame is lost with the path, the guest runs nowhere: never twice.
@@ -19,12 +21,9 @@ Rules
    those that came to the source all the same, which go before what it holds; after RELINQUISH, and until the source
    hangs up, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last of
    them empty, if there was a DIVERT.
-8. By CONNECTIONS the source names connections that the guest has, before they move, and such that it has no more: what
-   the destination can prepare. It binds nobody: STATE says what there is, in one part or several.
 
-A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK), with
-CONNECTIONS in a round or behind it; DIVERT if frames are to be held; then FINAL, PAGES..., STATE..., COMMIT, READY,
-LATE if there are any, RELINQUISH, RESUMED, LATE.
+A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
+frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE.
 """
 
 from __future__ import annotations
@@ -42,16 +41,17 @@ import numpy as np
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.errors import PeerError, UnnoticedError
 
-VERSION = 2
+VERSION = 3
 NONCE_BYTES = 32
 TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"
 
 _HEADER = struct.Struct("<BBHI")
+_CODED = struct.Struct("<II")
 MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
+MOST_CODED_PAGES = 1024  # behind one CODED frame: what a receiver decodes in one go
 _MAX_STATE_BYTES = 256 << 20
-_MAX_CONNECTIONS_BYTES = 1 << 20
 _SMALLEST_FRAME_BYTES = 10 + 14  # struct virtio_net_hdr and an Ethernet header
 _MAX_FRAMES_BYTES = 32 << 20  # of an emulated network, in one LATE or HELD
 _MAX_MEMORY_BYTES = PAGE_BYTES << 32  # page numbers have 32 bits
@@ -93,7 +93,7 @@ class Type(IntEnum):
     DIVERT = 16
     LATE = 17
     HELD = 18
-    CONNECTIONS = 24
+    CODED = 22
 
 
 class State(Enum):
@@ -129,21 +129,19 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.STREAMING: {
         (_S, Type.ROUND): State.IN_ROUND,
-        (_S, Type.CONNECTIONS): State.STREAMING,
         (_S, Type.DIVERT): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.DIVERTED: {
-        (_S, Type.CONNECTIONS): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.IN_ROUND: {
         (_S, Type.PAGES): State.IN_ROUND,
-        (_S, Type.CONNECTIONS): State.IN_ROUND,
+        (_S, Type.CODED): State.IN_ROUND,
         (_S, Type.ROUND_END): State.ROUND_ENDED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -155,12 +153,12 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.FINAL: {
         (_S, Type.PAGES): State.FINAL,
+        (_S, Type.CODED): State.FINAL,
         (_S, Type.STATE): State.STATE_SENT,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.STATE_SENT: {
-        (_S, Type.STATE): State.STATE_SENT,
         (_S, Type.COMMIT): State.COMMITTED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -235,6 +233,27 @@ class Pages:
         return int(self.runs[:, 1].sum()) * PAGE_BYTES
 
 
+class Encoding(IntEnum):
+    """What the bytes behind a CODED frame are; see `unnoticed.agents.codec`."""
+
+    ZERO = 1  # there are none: the pages are zero
+    ZSTD = 2  # the pages as one Zstandard frame (RFC 8878)
+    XOR = 3  # the same of what the pages differ by from what the destination has there
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """Coded pages follow, so many bytes of them; runs as in PAGES."""
+
+    runs: Runs
+    encoding: Encoding
+    coded_bytes: int
+
+    @property
+    def pages(self) -> int:
+        return int(self.runs[:, 1].sum())
+
+
 @dataclass(frozen=True)
 class RoundEnd:
     """The round is over; so many pages were sent in it."""
@@ -256,20 +275,11 @@ class Final:
 
 @dataclass(frozen=True, eq=False)
 class GuestState:
-    """What is not RAM, or a part of it: TCP connections, as a batch, and the slots of those that are no more."""
+    """What is not RAM: the TCP connections, packed one behind the other, and the slots of those that are no more."""
 
     connections: int
     blob: bytes
     lost: tuple[int, ...] = ()  # reset by the peer, or timed out, before they could be read
-
-
-@dataclass(frozen=True, eq=False)
-class Connections:
-    """Connections that the guest has, as a batch of what is known of them beforehand, and slots of those that went."""
-
-    connections: int
-    blob: bytes
-    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +343,7 @@ class Held:
 
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
-    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Connections
+    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -355,7 +365,7 @@ _LIMITS: dict[Type, int] = {
     Type.DIVERT: 64,
     Type.LATE: _MAX_FRAMES_BYTES,
     Type.HELD: _MAX_FRAMES_BYTES,
-    Type.CONNECTIONS: _MAX_CONNECTIONS_BYTES,
+    Type.CODED: _CODED.size + MOST_CODED_PAGES * 8,
 }
 
 
@@ -465,6 +475,9 @@ class Wire:
         match message:
             case Pages(runs):
                 self._check_runs(runs, error)
+            case Coded(runs, encoding, coded_bytes):
+                self._check_runs(runs, error)
+                _check_coded(encoding, coded_bytes, pages=message.pages, error=error)
             case RoundEnd(pages) | RoundAck(pages) if pages != self._pages_in_part:
                 raise error(f"A round of {self._pages_in_part} pages was said to have {pages}.")
             case Commit(final_pages=final, total_pages=total) if (final, total) != (
@@ -481,7 +494,7 @@ class Wire:
         match message:
             case RoundStart() | Final():
                 self._pages_in_part = 0
-            case Pages(runs):
+            case Pages(runs) | Coded(runs):
                 pages = int(runs[:, 1].sum())
                 self._pages_in_part += pages
                 self.pages_in_all += pages
@@ -556,6 +569,8 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.ROUND, struct.pack("<I", number)
         case Pages(runs):
             return Type.PAGES, runs.astype("<u4").tobytes()
+        case Coded(runs, encoding, coded_bytes):
+            return Type.CODED, _CODED.pack(encoding, coded_bytes) + runs.astype("<u4").tobytes()
         case RoundEnd(pages):
             return Type.ROUND_END, struct.pack("<Q", pages)
         case RoundAck(pages):
@@ -563,7 +578,9 @@ def _encode(message: Message) -> tuple[Type, bytes]:
         case Final():
             return Type.FINAL, b""
         case GuestState(connections, blob):
-            return Type.STATE, _pack_connections(connections, message.lost) + blob
+            return Type.STATE, struct.pack(
+                f"<II{len(message.lost)}I", connections, len(message.lost), *message.lost
+            ) + blob
         case Commit():
             text = json.dumps({"announce": message.announce, "digest": message.digest.hex()}).encode()
             return Type.COMMIT, struct.pack("<QQ", message.final_pages, message.total_pages) + text
@@ -581,8 +598,6 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.LATE, _pack_frames(frames)
         case Held(frames):
             return Type.HELD, _pack_frames(frames)
-        case Connections(connections, blob):
-            return Type.CONNECTIONS, _pack_connections(connections, message.gone) + blob
 
 
 def _decode(kind: Type, body: bytes) -> Message:
@@ -605,7 +620,10 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.ROUND:
             return RoundStart(*struct.unpack("<I", body))
         case Type.PAGES:
-            return Pages(np.frombuffer(body, dtype="<u4").reshape(-1, 2).astype(np.uint64))
+            return Pages(_unpack_runs(body))
+        case Type.CODED:
+            encoding, coded_bytes = _CODED.unpack_from(body)
+            return Coded(_unpack_runs(body[_CODED.size :]), Encoding(encoding), coded_bytes)
         case Type.ROUND_END:
             return RoundEnd(*struct.unpack("<Q", body))
         case Type.ROUND_ACK:
@@ -613,7 +631,10 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.FINAL:
             return Final()
         case Type.STATE:
-            return GuestState(*_unpack_connections(body))
+            connections, lost = struct.unpack_from("<II", body)
+            if lost > len(body) // 4 - 2:
+                raise ValueError(f"{lost} lost connections in {len(body)} bytes")
+            return GuestState(connections, body[8 + 4 * lost :], struct.unpack_from(f"<{lost}I", body, 8))
         case Type.COMMIT:
             final_pages, total_pages = struct.unpack_from("<QQ", body)
             text = json.loads(body[16:])
@@ -638,8 +659,17 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Late(_unpack_frames(body))
         case Type.HELD:
             return Held(_unpack_frames(body))
-        case Type.CONNECTIONS:
-            return Connections(*_unpack_connections(body))
+
+
+def _check_coded(encoding: Encoding, coded_bytes: int, *, pages: int, error: type[UnnoticedError]) -> None:
+    """There must be few enough pages to be decoded at once, and fewer bytes than these have."""
+    fits = coded_bytes == 0 if encoding is Encoding.ZERO else 0 < coded_bytes < pages * PAGE_BYTES
+    if pages > MOST_CODED_PAGES or not fits:
+        raise error(f"The source's CODED has {coded_bytes} bytes for {pages} pages, which cannot be.")
+
+
+def _unpack_runs(body: bytes) -> Runs:
+    return np.frombuffer(body, dtype="<u4").reshape(-1, 2).astype(np.uint64)
 
 
 def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
@@ -654,17 +684,6 @@ def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
         size += len(frame) + 4
     if part:
         yield tuple(part)
-
-
-def _pack_connections(connections: int, slots: tuple[int, ...]) -> bytes:
-    return struct.pack(f"<II{len(slots)}I", connections, len(slots), *slots)
-
-
-def _unpack_connections(body: bytes) -> tuple[int, bytes, tuple[int, ...]]:
-    connections, slots = struct.unpack_from("<II", body)
-    if slots > len(body) // 4 - 2:
-        raise ValueError(f"{slots} slots in {len(body)} bytes")
-    return connections, body[8 + 4 * slots :], struct.unpack_from(f"<{slots}I", body, 8)
 
 
 def _pack_frames(frames: tuple[bytes, ...]) -> bytes:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Page streaming against iperf3, on the same path in the same run, in turn.
 
-    .venv/bin/python benchmarks/streaming.py [--rates 1,5] [--repeats 5] [--mib 1024]
+    .venv/bin/python benchmarks/streaming.py [--rates 1,5,10,0] [--repeats 5] [--mib 1024]
 
 Both send the same number of bytes from host a to host b of the `single` fabric. `bulk` is round 0 (all pages, in long
 runs), `scattered` every second page. Goodput is bytes by the wall clock of the sender, up to the destination's
-acknowledgement of the round; CPU seconds are user and system time of both ends, without start-up.
+acknowledgement of the round; CPU seconds are user and system time of both ends, without start-up. A rate of 0 is a link
+that nothing shapes.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] == "_receive":
         return receive(sys.argv[2], int(sys.argv[3]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rates", default="1,5", help="Gbit/s, separated by commas")
+    parser.add_argument("--rates", default="1,5,10,0", help="Gbit/s, separated by commas; 0 for no shaping")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mib", type=int, default=1024)
     arguments = parser.parse_args()
@@ -132,7 +133,7 @@ def main() -> None:
     memory_bytes = arguments.mib << 20
     print(f"{'rate':>10} {'kind':>10} {'ours':>12} {'iperf3':>12} {'goodput ratio':>24} {'CPU s/GiB ratio':>24}")
     for rate in arguments.rates.split(","):
-        rate_bit_per_s = int(float(rate) * 10**9)
+        rate_bit_per_s = int(float(rate) * 10**9) or None
         with Fabric(FabricSpec(shape="single", rate_bit_per_s=rate_bit_per_s), run_id=new_id()) as fabric:
             for kind in ("bulk", "scattered"):
                 pairs = []
@@ -152,7 +153,7 @@ def row(rate: str, kind: str, pairs: list[tuple[dict[str, float], dict[str, floa
 
     rates = [statistics.median(pair[which]["bit_per_s"] for pair in pairs) / 1e9 for which in (0, 1)]
     return (
-        f"{rate + ' Gbit/s':>10} {kind:>10} {rates[0]:>7.3f} Gb/s {rates[1]:>7.3f} Gb/s "
+        f"{rate + ' Gbit/s' if float(rate) else 'unshaped':>10} {kind:>10} {rates[0]:>7.3f} Gb/s {rates[1]:>7.3f} Gb/s "
         f"{ratios('bit_per_s'):>24} {ratios('cpu_s_per_gib'):>24}"
     )
 

@@ -29,7 +29,6 @@ from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.topology.fabric import Fabric
 
 _START_S = patient(30.0)  # longest wait for a process to be ready, on a machine under load
-_COMPILE_S = patient(120.0)  # and for an agent that compiles what many connections take, once on a machine
 _MIGRATION_S = patient(300.0)
 _STOP_S = patient(30.0)
 _GRACE_S = patient(20.0)  # how long clients wait for their last answers: TCP may have backed off far by then
@@ -100,6 +99,7 @@ class Cast:
             parameters=migration.policy_parameters,
             announce=migration.announce,
             tracking=migration.tracking,
+            codec=migration.codec,
             rate_bytes_per_s=(migration.rate_limit_bit_per_s or 0) // 8,
             verify=migration.verify,
             gap=gap or migration.gap,
@@ -199,16 +199,16 @@ class Cast:
             self._load += self._start_clients(client, number)
         self._tools = [self._start_tool(clients[0], name) for name in self._trial.settings.clients.tool_names]
         guest = self._trial.settings.guest
-        for agent in self._agents.values():
-            self.watch.wait_reply(agent, "ready", _START_S + _COMPILE_S)
+        self.watch.wait_reply(self._agents["a"], "ready", _START_S)
         self._agents["a"].command(
             "boot",
             memory_bytes=guest.memory_bytes,
             working_set_bytes=guest.working_set_bytes,
             dirty_bytes_per_s=guest.dirty_rate_bytes_per_s,
             pattern=guest.pattern,
+            contents={"zero_ppm": guest.zero_pages_ppm, "compressible_ppm": guest.compressible_ppm},
         )
-        for child in (self._observer, echo, *self._probers, *self._load, *self._tools):
+        for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load, *self._tools):
             self.watch.wait_reply(child, "ready", _START_S)
         self._guest_pid = int(self.watch.wait_reply(self._agents["a"], "booted", _START_S)["pid"])
 
@@ -240,7 +240,6 @@ class Cast:
                 announcements={name: [frame.hex() for frame in these] for name, these in frames.items()},
                 events=self._events,
                 hold={"mac": guest.mac, "uplinks": uplinks} if holds else None,
-                connections=self._trial.settings.clients.connections,
                 guest={
                     "address": guest.ipv4,
                     "interface": guest.interface,

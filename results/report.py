@@ -295,6 +295,10 @@ class Report:
         return summaries.rounds(self.cells, self.tables.rounds)
 
     @cached_property
+    def encodings(self) -> Grid:
+        return summaries.encodings(self.cells, self.tables.encodings)
+
+    @cached_property
     def retransmits_plot(self) -> Markup:
         return Markup(retransmits.draw(self.cells, self.tables.flows, self.tables.retransmits))
 
@@ -321,6 +325,7 @@ class Report:
             grid.of_table(name, frame, origin_ns=origin, drop=("trial_id", "migration"))
             for name, frame in (
                 ("rounds", tables.rounds),
+                ("encodings", tables.encodings),
                 ("steps", tables.steps),
                 ("outages", tables.outages),
                 ("waterfall", tables.waterfall),
@@ -340,8 +345,8 @@ class Report:
     @cached_property
     def _by_trial(self) -> dict[str, Tables]:
         names = (
-            "rounds", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "links", "stalls",
-            "captures",
+            "rounds", "encodings", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "links",
+            "stalls", "captures",
         )  # fmt: skip
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {

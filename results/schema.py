@@ -17,6 +17,7 @@ Versions:
 10 rounds: columns `rate_limit_bit_per_s`, `throttle` and `throttled_ns`.
 11 flows: columns `harmless_blackout_ns` and `predicted_retransmit`.
 12 flows: columns `timeouts_held`, `lost` and `overtaken`; captures: `retransmits` and `kernel_retransmits`.
+13 rounds: a column `wire_bytes`; trials: a column `codec`; a table `encodings`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
 OUTCOMES = ("completed", "gave-up", "failed")
+CODECS = ("none", "zero", "zstd", "xor", "auto")
+ENCODINGS = ("none", "zero", "zstd", "xor")
 TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
@@ -123,6 +126,7 @@ TRIALS = Table(
         _count("rounds", "pre-copy rounds sent, the last one included", label="number of rounds"),
         _size("bytes_sent", "bytes of pages and state sent from host to host", label="bytes sent"),
         _text("tracker", "what found the pages written in each round", label="dirty tracking", values=TRACKERS),
+        _text("codec", "how pages were coded on their way", values=CODECS),
         _time("rto_min_ns", "smallest retransmission timeout of the live connections", label="smallest TCP timeout"),
         _flag(
             "rounds_shrink",
@@ -216,13 +220,27 @@ TABLES: tuple[Table, ...] = (
             _time("start_ns"),
             _time("duration_ns"),
             _count("pages", "pages sent"),
-            _size("bytes", "bytes sent"),
+            _size("bytes", "bytes of these pages"),
+            _size("wire_bytes", "bytes that were sent for them, frames of the protocol included"),
             _count("dirty_pages", "found dirty at its end"),
             _number("dirty_pages_per_s", "1/s", "pages the guest dirtied per second meanwhile"),
-            _number("bit_per_s", "bit/s", "rate at which the round was sent"),
+            _number("bit_per_s", "bit/s", "rate of the pages' bytes, however few were sent for them"),
             _number("rate_limit_bit_per_s", "bit/s", "pace that the policy set; NA: as fast as could be"),
             _number("throttle", "1", "share of the time for which the policy had the guest kept from running"),
             _time("throttled_ns", "for how long it really was, in this round"),
+        ),
+    ),
+    Table(
+        name="encodings",
+        row="the pages of one round, or those sent at last, that went in one encoding",
+        columns=(
+            TRIAL_ID,
+            _text("migration", "the migration within the trial"),
+            _count("round", "NA: those sent at last, while the guest stood still"),
+            _key("encoding", "none: as they are", values=ENCODINGS),
+            _count("pages"),
+            _size("bytes", "bytes of these pages"),
+            _size("wire_bytes", "bytes that were sent for them"),
         ),
     ),
     Table(

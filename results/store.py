@@ -37,6 +37,7 @@ class Tables:
 
     trials: pd.DataFrame = field(default_factory=lambda: schema.empty("trials"))
     rounds: pd.DataFrame = field(default_factory=lambda: schema.empty("rounds"))
+    encodings: pd.DataFrame = field(default_factory=lambda: schema.empty("encodings"))
     steps: pd.DataFrame = field(default_factory=lambda: schema.empty("steps"))
     flows: pd.DataFrame = field(default_factory=lambda: schema.empty("flows"))
     retransmits: pd.DataFrame = field(default_factory=lambda: schema.empty("retransmits"))

@@ -239,6 +239,27 @@ def rounds(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
     return Grid(caption="Rounds, medians", heads=heads, rows=tuple(rows), note=_without(cells))
 
 
+def encodings(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
+    """Sums of each encoding of each setting, over the trials that count: what pages took on the wire."""
+    rows = []
+    for cell in cells:
+        for encoding, group in cell.rows_of(frame).groupby("encoding", sort=True):
+            pages, size, sent = (int(group[name].sum()) for name in ("pages", "bytes", "wire_bytes"))
+            share = format_share(sent / size) if size else NOTHING
+            rows.append(
+                (cell.label, str(encoding), format_number(pages), format_bytes(size), format_bytes(sent), share)
+            )
+    heads = (
+        grid.text("setting"),
+        grid.text("encoding", "none: as they are; xor: what differs from what was sent before, compressed"),
+        grid.number("pages"),
+        grid.number("size"),
+        grid.number("sent", "bytes on the wire, without the protocol's frames"),
+        grid.number("share", "of the size"),
+    )
+    return Grid(caption="Pages by encoding, sums", heads=heads, rows=tuple(rows), note=_without(cells))
+
+
 def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:
     """Sums over all flows of a kind and the trials of a setting that count, by type, beside the kernel's own count."""
     rows = []

@@ -39,6 +39,7 @@ class Migration:
     rounds: int
     rto_min_ns: int | None
     tracker: str | None
+    codec: str | None
     turned_ns: int | None = None  # where frames are held: the switches are told to bring them to the destination
 
     @property

@@ -14,6 +14,7 @@ from unnoticed.experiments.analysis.flows import FlowTables, analyse_flows
 from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.experiments.analysis.timeline import timeline_table
 from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.settings import PAGE_BYTES
 from unnoticed.probes.outages import Outage
 from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, TIME_STAMP, empty
 from unnoticed.workload import Kind
@@ -28,6 +29,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
     downtime = Downtime(raw, flows.retransmits)
     tables = {
         "rounds": _rounds(raw),
+        "encodings": _encodings(raw),
         "steps": _steps(raw),
         "flows": flows.flows,
         "retransmits": flows.retransmits,
@@ -66,6 +68,7 @@ def _trial(
         "rounds": migration.rounds,
         "bytes_sent": migration.bytes_sent,
         "tracker": migration.tracker,
+        "codec": migration.codec,
         "rto_min_ns": migration.rto_min_ns,
         "rounds_shrink": all(after < before for before, after in itertools.pairwise(pages)) if pages else None,
         "perceived_ns": worst.outage_ns,
@@ -200,6 +203,7 @@ def _rounds(raw: RawRecords) -> pd.DataFrame:
                 "duration_ns": duration_ns,
                 "pages": event["pages"],
                 "bytes": event["bytes"],
+                "wire_bytes": event["wire_bytes"],
                 "dirty_pages": event["dirty_pages"],
                 "dirty_pages_per_s": event["dirty_pages"] * 1e9 / duration_ns if duration_ns else None,
                 "bit_per_s": event["bytes"] * 8e9 / duration_ns if duration_ns else None,
@@ -209,6 +213,22 @@ def _rounds(raw: RawRecords) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=_columns("rounds"))
+
+
+def _encodings(raw: RawRecords) -> pd.DataFrame:
+    rows = [
+        {
+            "migration": str(event["migration"]),
+            "round": event.get("round"),
+            "encoding": encoding,
+            "pages": pages,
+            "bytes": pages * PAGE_BYTES,
+            "wire_bytes": wire_bytes,
+        }
+        for event in itertools.chain(raw.named("round"), raw.named("rest"))
+        for encoding, (pages, wire_bytes) in event["encodings"].items()
+    ]
+    return pd.DataFrame(rows, columns=_columns("encodings"))
 
 
 def _steps(raw: RawRecords) -> pd.DataFrame:

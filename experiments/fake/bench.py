@@ -145,6 +145,8 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
             end_ns=entry.end_ns,
             pages=entry.sent_bytes // PAGE_BYTES,
             bytes=entry.sent_bytes,
+            wire_bytes=entry.sent_bytes,
+            encodings={"none": [entry.sent_bytes // PAGE_BYTES, entry.sent_bytes]},
             dirty_pages=entry.dirty_bytes // PAGE_BYTES,
             rate_limit_bit_per_s=entry.rate_limit_bit_per_s,
             throttle_ppm=entry.throttle_ppm,
@@ -193,6 +195,7 @@ def _migration(settings: Settings, truth: Truth, sent: int) -> dict[str, Any]:
         "bytes_sent": sent,
         "rounds": len(truth.rounds),
         "rto_min_ns": RTO_NS,
+        "codec": "none",  # the fake has no codecs: all pages go as they are
         "tracker": "none" if settings.migration.mode == "stop-and-copy" else "userfaultfd-wp",
         "start_ns": truth.start_ns,
         "end_ns": truth.end_ns,

@@ -226,6 +226,8 @@ class GuestSettings(Section):
     working_set_bytes: SizeBytes = Field(alias="working_set", default=48 * _MIB, multiple_of=PAGE_BYTES)
     dirty_rate_bytes_per_s: ByteRate = Field(alias="dirty_rate", default=20 * _MIB)
     pattern: Literal["uniform", "sequential", "hot-and-cold"] = "uniform"
+    zero_pages_ppm: SharePpm = Field(alias="zero_pages", default=0)  # of all, at first
+    compressible_ppm: SharePpm = Field(alias="compressible", default=0)  # of each page that is not zero
     mac: Literal["kept", "new"] = (
         "kept"  # at the destination: "new" as with a container, so that neighbours must learn it
     )
@@ -313,6 +315,7 @@ class MigrationSettings(Section):
     hold_time_ns: DurationNs = Field(alias="hold_time", default=2 * _S, gt=0)
     rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
     tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
+    codec: Literal["none", "zero", "zstd", "xor", "auto"] = "none"  # how pages are coded on their way
     verify: bool = False
 
     @property

@@ -11,7 +11,7 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
-TCP_INFO_BYTES = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
+_LENGTH = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
 
 
 _NEVER_MEASURED = 0xFFFFFFFF
@@ -48,11 +48,7 @@ class TcpInfo:
 
 def read_tcp_info(connection: socket.socket) -> TcpInfo:
     """Read TCP_INFO of one socket. Raises OSError if it is not a TCP socket."""
-    return parse_tcp_info(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES))
-
-
-def parse_tcp_info(raw: bytes) -> TcpInfo:
-    """What the bytes of struct tcp_info say; an older kernel's are fewer."""
+    raw = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
 
     def field(form: str, offset: int) -> int:
         if offset + struct.calcsize(form) > len(raw):

@@ -27,8 +27,8 @@ MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
-    def __init__(self, fabric, folder, *, hold=False, connections=0):
-        self.fabric, self.folder, self.hold, self.connections = fabric, folder, hold, connections
+    def __init__(self, fabric, folder, *, hold=False):
+        self.fabric, self.folder, self.hold = fabric, folder, hold
         self.events_path = folder / "events.jsonl"
         self.children, self.others = [], []
         self.number = 0
@@ -66,7 +66,6 @@ class Stage:
                 for name in ("garp", "none")
             },
             events=str(self.events_path),
-            connections=self.connections,
             guest={
                 "address": guest.ipv4,
                 "interface": guest.interface,
@@ -84,13 +83,21 @@ class Stage:
         self.agents[place] = self.start_agent(place, **options)
         self.agents[place].wait_ready(WAIT_S)
 
-    def boot(self, *, memory_bytes=MEMORY_BYTES, working_set_bytes=WORKING_SET_BYTES, dirty_bytes_per_s=10 << 20):
+    def boot(
+        self,
+        *,
+        memory_bytes=MEMORY_BYTES,
+        working_set_bytes=WORKING_SET_BYTES,
+        dirty_bytes_per_s=10 << 20,
+        contents=None,
+    ):
         self.agents["a"].command(
             "boot",
             memory_bytes=memory_bytes,
             working_set_bytes=working_set_bytes,
             dirty_bytes_per_s=dirty_bytes_per_s,
             pattern="uniform",
+            contents=contents or {},
         )
         self.agents["a"].wait_reply("booted", WAIT_S)
 
@@ -251,16 +258,6 @@ def fabric(tmp_path_factory):
 @pytest.fixture
 def stage(fabric, tmp_path):
     made = Stage(fabric, tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture
-def crowded(fabric, tmp_path, request):
-    """A stage whose agents expect as many connections as the test says."""
-    made = Stage(fabric, tmp_path, connections=request.param)
     try:
         yield made
     finally:

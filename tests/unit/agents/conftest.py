@@ -30,7 +30,7 @@ class Conversation:
         (D, wire.Prepared()),
         (S, wire.RoundStart(0)),
         (S, wire.Pages(runs((0, 16000)))),
-        (S, wire.Pages(runs((16000, 384)))),
+        (S, wire.Coded(runs((16000, 384)), wire.Encoding.ZSTD, 1000)),
         (S, wire.RoundEnd(16384)),
         (D, wire.RoundAck(16384)),
         (S, wire.RoundStart(1)),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unnoticed.agents.dirtier import Dirtier, Pattern, fill
+from unnoticed.agents.dirtier import Contents, Dirtier, Pattern, fill
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, PAGE_WORDS
 
 patterns = st.sampled_from(Pattern)
@@ -154,3 +154,23 @@ def test_the_initial_content_has_no_two_words_alike():
 
 def test_patterns_are_named_as_in_a_plan():
     assert [Pattern.named(name) for name in ("uniform", "sequential", "hot-and-cold")] == list(Pattern)
+
+
+@given(zero=st.integers(0, 100), compressible=st.integers(0, 100), writes=st.integers(0, 3000))
+def test_the_area_is_zero_and_compressible_as_asked_and_can_be_told_right_from_wrong_all_the_same(
+    zero, compressible, writes
+):
+    contents = Contents(zero_ppm=zero * 10_000, compressible_ppm=compressible * 10_000)
+    words = np.zeros((FIRST_DIRTIER_PAGE + 500, PAGE_WORDS), dtype=np.uint64)
+    fill(words, contents)
+    area = words[FIRST_DIRTIER_PAGE:]
+    is_zero = ~area.any(axis=1)
+    assert abs(int(is_zero.sum()) - 5 * zero) <= 5
+    repeated = (area[~is_zero] == area[~is_zero][:, :1]).sum(axis=1)
+    expected = PAGE_WORDS * compressible // 100
+    assert ((repeated == max(expected, 1)) | (is_zero.all())).all()
+    dirtier = Dirtier(pattern=Pattern.UNIFORM, working_set_pages=300, contents=contents)
+    dirtier.write(words, start=0, stop=writes)
+    assert dirtier.wrong_pages(words, written=writes) == 0
+    words[FIRST_DIRTIER_PAGE + 400, 7] += np.uint64(1)
+    assert dirtier.wrong_pages(words, written=writes) == 1

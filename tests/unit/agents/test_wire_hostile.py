@@ -131,6 +131,37 @@ def test_page_runs_that_are_empty_out_of_range_overlapping_or_out_of_order_are_r
         conversation.played(5)[S].send(wire.Pages(conversation.runs(*pairs)))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "coded_bytes", "pages"),
+    [
+        *[(wire.Encoding.ZERO, 1, 1), (wire.Encoding.ZSTD, 0, 1), (wire.Encoding.XOR, 0, 1)],
+        *[(wire.Encoding.ZSTD, 4096, 1), (wire.Encoding.XOR, 2**32 - 1, 1)],
+        *[(each, each is not wire.Encoding.ZERO, wire.MOST_CODED_PAGES + 1) for each in wire.Encoding],
+    ],
+)
+def test_codes_as_long_as_their_pages_or_of_too_many_or_without_bytes_are_refused(
+    forge, conversation, encoding, coded_bytes, pages
+):
+    body = struct.pack("<IIII", encoding, coded_bytes, 0, pages)
+    with pytest.raises(PeerError, match=f"CODED has {int(coded_bytes)} bytes for {pages} pages, which cannot be"):
+        forge(5).deliver(S, Type.CODED, body)
+    with pytest.raises(LocalProtocolError, match="which cannot be"):
+        conversation.played(5)[S].send(wire.Coded(conversation.runs((0, pages)), encoding, int(coded_bytes)))
+
+
+@pytest.mark.parametrize("body", [b"", struct.pack("<II", 2, 1)[:7], struct.pack("<IIII", 9, 1, 0, 1)])
+def test_codes_in_no_known_encoding_or_cut_short_are_refused(forge, body):
+    with pytest.raises(PeerError, match="CODED cannot be read"):
+        forge(5).deliver(S, Type.CODED, body)
+
+
+@pytest.mark.parametrize("pairs", [[], [(PAGES, 1)], [(0, 2), (1, 1)]])
+def test_codes_of_pages_that_cannot_be_are_refused(forge, pairs):
+    body = struct.pack("<II", wire.Encoding.ZSTD, 1) + np.array(pairs, dtype="<u4").tobytes()
+    with pytest.raises(PeerError, match="PAGES name too many pages, or pages that are not in the guest's RAM"):
+        forge(5).deliver(S, Type.CODED, body)
+
+
 def test_more_pages_than_one_frame_may_announce_are_refused(conversation):
     hello = wire.Hello(nonce=conversation.nonces[S], memory_bytes=1 << 30)
     ends = conversation.ends()
@@ -216,13 +247,13 @@ def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text)
 @pytest.mark.parametrize(
     ("version", "memory_bytes", "nonce", "says"),
     [
-        (1, 64 << 20, b"n" * 32, "speaks version 1 of the protocol, this end 2"),
-        (2, 0, b"n" * 32, "cannot be read"),
-        (2, 4097, b"n" * 32, "cannot be read"),
-        (2, 1 << 63, b"n" * 32, "cannot be read"),
-        (2, 2**64 - 4096, b"n" * 32, "cannot be read"),
-        (2, 64 << 20, b"n" * 31, "cannot be read"),
-        (2, 64 << 20, b"n" * 33, "cannot be read"),
+        (1, 64 << 20, b"n" * 32, "speaks version 1 of the protocol, this end 3"),
+        (3, 0, b"n" * 32, "cannot be read"),
+        (3, 4097, b"n" * 32, "cannot be read"),
+        (3, 1 << 63, b"n" * 32, "cannot be read"),
+        (3, 2**64 - 4096, b"n" * 32, "cannot be read"),
+        (3, 64 << 20, b"n" * 31, "cannot be read"),
+        (3, 64 << 20, b"n" * 33, "cannot be read"),
     ],
 )
 def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, version, memory_bytes, nonce, says):

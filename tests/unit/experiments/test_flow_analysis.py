@@ -18,6 +18,7 @@ def migration(*, paused=100, resumed=200, end=300):
         rounds=1,
         rto_min_ns=None,
         tracker="userfaultfd-wp",
+        codec="none",
     )
 
 

@@ -208,7 +208,8 @@ class SyntheticRun:
                 "start_ns": [start, *ends[:-1]],
                 "duration_ns": durations,
                 "pages": pages,
-                "bytes": [count * 4100 for count in pages],
+                "bytes": [count * 4096 for count in pages],
+                "wire_bytes": [count * 4100 for count in pages],
                 "dirty_pages": [*pages[1:], 0],
                 "dirty_pages_per_s": [5120.0] * len(pages),
                 "bit_per_s": [0.93e9] * len(pages),
@@ -255,6 +256,7 @@ class SyntheticRun:
                         "rounds": len(pages),
                         "bytes_sent": sum(pages) * 4100,
                         "tracker": "userfaultfd-wp",
+                        "codec": "zero",
                         "rto_min_ns": 204 * MS,
                         "rounds_shrink": case != HOPELESS,
                         "perceived_ns": felt if completed else None,
@@ -288,6 +290,14 @@ class SyntheticRun:
                 ]
             ),
             "rounds": rounds,
+            "encodings": pd.DataFrame(
+                [
+                    (trial_id, "m1", number, encoding, count // 2, count // 2 * 4096, sent)
+                    for number, count in enumerate(pages)
+                    for encoding, sent in (("none", count // 2 * 4096), ("zero", 0))
+                ],
+                columns=[*columns, "round", "encoding", "pages", "bytes", "wire_bytes"],
+            ),
             "steps": pd.DataFrame(steps, columns=[*columns, "step", "place", "start_ns", "end_ns"]),
             "outages": pd.DataFrame(
                 outages,

@@ -86,6 +86,15 @@ def test_a_setting_without_a_trial_that_counts_says_so_in_every_picture(tables):
     assert summaries.rounds([every], tables.rounds).rows == ()
 
 
+def test_pages_by_encoding_are_summed_over_the_trials_that_count(tables):
+    one, all_five = (
+        summaries.encodings([_claim(tables, disturbed=disturbed)], tables.encodings) for disturbed in (DISTURBED, ())
+    )
+    assert _column(all_five, "encoding") == ["none", "zero"]
+    assert _column(all_five, "share") == ["100 %", "0 %"]
+    assert _column(one, "pages") != _column(all_five, "pages")
+
+
 def test_a_percentile_that_the_trials_cannot_resolve_is_not_given(tables):
     few = _claim(tables, disturbed=())
     assert set(_column(summaries.downtime([few]), "p95")) == {"–"}
