@@ -125,9 +125,10 @@ class _Evidence:
         if injection.kind == "reordering":  # what TCP makes of it is no wait for the end of anything
             return
         if injection.kind not in ("quiet", *NO_OUTAGE):  # of nothing, there is no beginning to count from
-            yield outages.first_success(probe, from_ns=span.begin_ns)
+            begun_ns = span.truth.begin_high_ns  # what was sent earlier may have slipped through
+            yield outages.first_success(probe, from_ns=begun_ns)
             connects = self._requests[Kind.CONNECT].between(span.from_ns, span.to_ns)
-            yield replace(outages.first_success(connects, from_ns=span.begin_ns), estimator="first_connection")
+            yield replace(outages.first_success(connects, from_ns=begun_ns), estimator="first_connection")
         for name, kind in (("request_latency", Kind.REQUEST), ("new_connection", Kind.CONNECT)):
             waits = as_of(self._requests[kind].between(span.from_ns, span.to_ns), until_ns=span.to_ns)
             longest = outages.longest_answer(waits, from_ns=span.begin_ns - _BEFORE_NS, to_ns=span.end_ns)
