@@ -1,19 +1,23 @@
-"""Addresses of a fabric: which IPv4 and MAC address each place has. Pure; the same in every run.
+"""Addresses of a fabric: which IPv4, IPv6 and MAC address each place has. Pure; the same in every run.
 
 The guest's segment is 10.77.0.0/16: source 10.77.0.1, destination 10.77.0.2, control 10.77.0.3, guest 10.77.0.100,
 clients from 10.77.1.1 on, routers from 10.77.255.1 on. Segments beyond routers are 10.78.0.0/16, 10.79.0.0/16 and so
-on; whoever is there has the same last two bytes there. The MAC address of a place ends in the number of its segment and
-the last two bytes of its IPv4 address (02:77:00:ss:xx:xx; 02 marks a locally administered address, RFC 9542); ports
-without an address of their own are numbered from 02:77:01:00:00:00. A migration network of its own is 10.76.0.0/16.
+on; whoever is there has the same last two bytes there. The IPv6 address of a place has the same two bytes, in fd77::/64
+or, beyond routers, in fd77:0:0:1::/64 and so on (unique local addresses, RFC 4193). The MAC address of a place ends in
+the number of its segment and the last two bytes of its addresses (02:77:00:ss:xx:xx; 02 marks a locally administered
+address, RFC 9542); ports without an address of their own are numbered from 02:77:01:00:00:00.
+A migration network of its own is 10.76.0.0/16, without IPv6.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 SUBNET = IPv4Network("10.77.0.0/16")
 PREFIX_LENGTH = SUBNET.prefixlen
+SUBNET_IPV6 = IPv6Network("fd77::/64")
+PREFIX_LENGTH_IPV6 = SUBNET_IPV6.prefixlen
 CLIENTS_MAXIMUM = 254 * 254
 SEGMENTS_MAXIMUM = 100
 ROUTERS_MAXIMUM = 254
@@ -21,11 +25,19 @@ ROUTERS_MAXIMUM = 254
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """The two addresses of one place, as the tools write them, and the segment of the network that it is in."""
+    """The addresses of one place, as the tools write them, and the segment of the network that it is in."""
 
     ipv4: str
     mac: str
     segment: int = 0
+
+    @property
+    def ipv6(self) -> str:
+        """The IPv6 address; "" in the migration network, which has none."""
+        if IPv4Address(self.ipv4) not in subnet(self.segment):
+            return ""
+        offset = int(IPv4Address(self.ipv4)) & 0xFFFF
+        return str(subnet_ipv6(self.segment).network_address + offset)
 
 
 def subnet(segment: int) -> IPv4Network:
@@ -33,6 +45,12 @@ def subnet(segment: int) -> IPv4Network:
     if not 0 <= segment < SEGMENTS_MAXIMUM:
         raise ValueError(f"A fabric has segments 0 to {SEGMENTS_MAXIMUM - 1}, not {segment}.")
     return IPv4Network((int(SUBNET.network_address) + (segment << 16), PREFIX_LENGTH))
+
+
+def subnet_ipv6(segment: int) -> IPv6Network:
+    """The IPv6 subnet of a segment, which is one of `subnet`'s."""
+    first = int(SUBNET_IPV6.network_address) + (segment << (128 - PREFIX_LENGTH_IPV6))
+    return IPv6Network((first, PREFIX_LENGTH_IPV6))
 
 
 def _address(offset: int, segment: int = 0) -> Address:

@@ -9,21 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-Dropped = Literal["none", "garp", "rarp", "all"]
+from unnoticed.topology.addresses import Address
+
+Dropped = Literal["none", "garp", "rarp", "na", "all"]
 TABLE = "unnoticed"
 COUNTER = "announcements"
 _ETHERTYPE_RARP = 0x8035  # RFC 903
+_ALL_NODES = "ff02::1"  # RFC 4861, section 7.2.6: where unsolicited advertisements go
 
 
-def _matches(dropped: Dropped, guest: str) -> list[str]:
-    garp = f"ether type arp arp saddr ip {guest} arp daddr ip {guest}"  # RFC 5227: sender and target are the same
-    rarp = f"ether type {_ETHERTYPE_RARP:#06x}"
-    return {"none": [], "garp": [garp], "rarp": [rarp], "all": [garp, rarp]}[dropped]
+def _dropped(dropped: Dropped) -> tuple[str, ...]:
+    return {"none": (), "all": ("garp", "rarp", "na")}.get(dropped, (dropped,))
 
 
-def filter_lines(dropped: Dropped, *, guest: str) -> list[str]:
-    """Lines for `nft -f` that make a switch drop announcements of the guest's IPv4 address; none if it drops none."""
-    matches = _matches(dropped, guest)
+def filter_lines(dropped: Dropped, *, guest: Address) -> list[str]:
+    """Lines for `nft -f` that make a switch drop announcements of the guest's addresses; none if it drops none."""
+    known = {
+        # RFC 5227: sender and target are the same
+        "garp": f"ether type arp arp saddr ip {guest.ipv4} arp daddr ip {guest.ipv4}",
+        "rarp": f"ether type {_ETHERTYPE_RARP:#06x}",
+        "na": f"ip6 saddr {guest.ipv6} ip6 daddr {_ALL_NODES} icmpv6 type nd-neighbor-advert",
+    }
+    matches = [known[name] for name in _dropped(dropped)]
     chain = f"bridge {TABLE} incoming"
     return [] if not matches else [
         f"add table bridge {TABLE}",
@@ -33,12 +40,18 @@ def filter_lines(dropped: Dropped, *, guest: str) -> list[str]:
     ]  # fmt: skip
 
 
-def filter_differences(dropped: Dropped, table: Sequence[dict[str, Any]], *, guest: str) -> list[str]:
+def filter_differences(dropped: Dropped, table: Sequence[dict[str, Any]], *, guest: Address) -> list[str]:
     """What of the table is not as `filter_lines` makes it; empty if all is well."""
     read = [_words(each["rule"]["expr"]) for each in table if "rule" in each]
-    garp = [f"arp saddr ip = {guest}", f"arp daddr ip = {guest}", COUNTER, "drop"]
-    rarp = [f"ether type = {_ETHERTYPE_RARP}", COUNTER, "drop"]
-    asked = {"none": [], "garp": [garp], "rarp": [rarp], "all": [garp, rarp]}[dropped]
+    known = {
+        "garp": [f"arp saddr ip = {guest.ipv4}", f"arp daddr ip = {guest.ipv4}", COUNTER, "drop"],
+        "rarp": [f"ether type = {_ETHERTYPE_RARP}", COUNTER, "drop"],
+        "na": [
+            f"ip6 saddr = {guest.ipv6}", f"ip6 daddr = {_ALL_NODES}", "icmpv6 type = nd-neighbor-advert", COUNTER,
+            "drop",
+        ],
+    }  # fmt: skip
+    asked = [known[name] for name in _dropped(dropped)]
     return [] if read == asked else [f"the rules are {read} instead of {asked}"]
 
 

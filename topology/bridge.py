@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnoticed.errors import FabricError
+from unnoticed.topology.addresses import Address
 from unnoticed.topology.announcement_filter import TABLE, Dropped, filter_differences, filter_lines
 from unnoticed.topology.learning_limit import limit_learning
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
@@ -145,7 +146,7 @@ class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
         self._bridge_mac: str = params.pop("bridge_mac")
         self._options: Mapping[str, int] = params.pop("options")
         self._switching: Switching = params.pop("switching")
-        self._guest: str = params.pop("guest")
+        self._guest: Address = params.pop("guest")
         super().__init__(name, **params)
 
     @classmethod

@@ -25,9 +25,10 @@ from unnoticed.topology.bridge import (
 )
 from unnoticed.topology.design import design
 from unnoticed.topology.host import HostSetup
+from unnoticed.topology.ipv6 import silence_ipv6
 from unnoticed.topology.link import End, make_veths, steer
 from unnoticed.topology.links import Links
-from unnoticed.topology.namespaces import read_device, run_inside, set_sysctl
+from unnoticed.topology.namespaces import read_device, run_inside
 from unnoticed.topology.network import DEFAULT_PRIORITY, MIGRATION_INTERFACE, Network
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
@@ -62,7 +63,7 @@ class Building:
             network.add_guests()
             links = self.links = Links(network, self._spec, kinds=self.design.wiring.kinds(self._spec.roles))
         links.begin(marks)
-        run_inside([(node.pid, _silence) for node in network.nodes()])
+        run_inside([(node.pid, silence_ipv6) for node in network.nodes()])
         make_veths(links.veths())
         self._name_places()
         run_inside([(switch.pid, switch.set_up) for switch in network.switches])
@@ -159,11 +160,16 @@ class Building:
         known |= {router: next(iter(network.router_ports(router).items())) for router in self.design.wiring.routers}
         for name, (interface, address) in known.items():
             self.places[name] = Place(
-                name=name, pid=network[name].pid, interface=interface, mac=address.mac, ipv4=address.ipv4
+                name=name,
+                pid=network[name].pid,
+                interface=interface,
+                mac=address.mac,
+                ipv4=address.ipv4,
+                ipv6=address.ipv6 if self._spec.ipv6 else "",
             )
         for name, address in network.migration_ports.items():
             self.migration_places[name] = replace(
-                self.places[name], interface=MIGRATION_INTERFACE, mac=address.mac, ipv4=address.ipv4
+                self.places[name], interface=MIGRATION_INTERFACE, mac=address.mac, ipv4=address.ipv4, ipv6=""
             )
         ports: dict[str, dict[str, str]] = {}
         for one, other in (link.ends for link in network.links):
@@ -186,10 +192,7 @@ class Building:
             return self._setup_of_router(name, interfaces)
         place, segments, guests = self.places[name], self.design.segments, set(self.network.bridged.values())
         here = self.network.places[name].segment
-        routes = {
-            str(addresses.subnet(there)): self.network.router_address(router, here).ipv4
-            for there, router in segments.next_routers(here).items()
-        }
+        routes = self._routes({there: (router, here) for there, router in segments.next_routers(here).items()})
         neighbours: list[Address] = []
         if name in guests and self._spec.guest_neighbours == "static":
             others = {other: each for other, each in self.network.places.items() if other not in guests}
@@ -206,9 +209,21 @@ class Building:
             routes=routes,
             neighbours=neighbours,
             arp=self._spec.neighbours.sysctls("hosts") if speaks else {},
+            ndp=self._spec.neighbours.ndp_sysctls("hosts") if speaks else {},
+            ipv6=self._spec.ipv6,
             bridge=self._host_bridge if name in self.host_bridges else None,
             learning=self._spec.switching.learning,
         )
+
+    def _routes(self, next_routers: Mapping[int, tuple[str, int]]) -> dict[str, str]:
+        """The next router's address by subnet, from the router by segment and the segment that is shared with it."""
+        routes: dict[str, str] = {}
+        for there, (router, shared) in next_routers.items():
+            address = self.network.router_address(router, shared)
+            routes[str(addresses.subnet(there))] = address.ipv4
+            if self._spec.ipv6:
+                routes[str(addresses.subnet_ipv6(there))] = address.ipv6
+        return routes
 
     @property
     def _host_bridge(self) -> dict[str, int]:
@@ -217,10 +232,7 @@ class Building:
 
     def _setup_of_router(self, name: str, interfaces: list[str]) -> HostSetup:
         segments, ports = self.design.segments, self.network.router_ports(name)
-        routes = {
-            str(addresses.subnet(there)): self.network.router_address(other, shared).ipv4
-            for there, (other, shared) in segments.routes_of_router(name).items()
-        }
+        routes = self._routes(segments.routes_of_router(name))
         inner = [interface for interface, address in ports.items() if address.segment != 0]
         knows = self._spec.neighbours.knows_the_guest("routers") and len(inner) < len(ports)
         return HostSetup(
@@ -230,15 +242,11 @@ class Building:
             routes=routes,
             neighbours=[self.design.guest] if knows else [],
             arp=self._spec.neighbours.sysctls("routers"),
+            ndp=self._spec.neighbours.ndp_sysctls("routers"),
+            ipv6=self._spec.ipv6,
             forwards=True,
             protected=inner if name in self.design.wiring.firewalls else None,
         )
-
-
-def _silence() -> None:
-    """No IPv6 on what is to come, so that no kernel sends what nobody asked for (MLD reports, router solicitations)."""
-    for which in ("all", "default"):
-        set_sysctl(f"net/ipv6/conf/{which}/disable_ipv6", "1", optional=True)
 
 
 _environment_lock = threading.Lock()

@@ -15,7 +15,8 @@ def describe_network(design: Design, spec: FabricSpec, *, spares: Collection[int
     """Nodes and links with what is asked of them; it holds only what JSON can.
 
     `nodes`: name, kind (switch, host, router, firewall), role (of hosts: source, destination, control, client, or idle
-    for a client that draws no load), ipv4 (a list, one for each segment). `links`: the two ends, what is asked of the
+    for a client that draws no load), ipv4 and ipv6 (lists, one for each segment; of
+    IPv6 none where the fabric has none). `links`: the two ends, what is asked of the
     direction from the first (`there`) and from the second (`back`), and whether it is among the `spares`, the numbers
     of those links that the spanning tree keeps out of use, and whether it is there for migrations alone.
     """
@@ -28,13 +29,14 @@ def describe_network(design: Design, spec: FabricSpec, *, spares: Collection[int
     return {
         "shape": spec.shape,
         "spanning_tree": design.stp,
-        "guest": {"ipv4": design.guest.ipv4, "mac": spec.guest_mac},
+        "guest": {"ipv4": design.guest.ipv4, "ipv6": design.guest.ipv6 if spec.ipv6 else "", "mac": spec.guest_mac},
         "nodes": [
             {
                 "name": name,
                 "kind": kind,
                 "role": played.get(name, "idle") if kind == "host" else None,
                 "ipv4": [address.ipv4 for address in design.addresses.get(name, ())],
+                "ipv6": [address.ipv6 for address in design.addresses.get(name, ()) if spec.ipv6],
             }
             for name, kind in kinds.items()
         ],

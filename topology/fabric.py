@@ -217,12 +217,13 @@ class Fabric:
         if self._building is None:
             raise FabricError("The fabric is not up.")
         own = {f"{name} over the migration network": place for name, place in self._building.migration_places.items()}
-        places = {**self.places, **own}
-        return check_reachability(
-            {name: place.pid for name, place in places.items()},
-            {name: place.ipv4 for name, place in places.items()},
-            [*self._building.pairs(), *itertools.pairwise(own)],
-        )
+        places, pairs = {**self.places, **own}, self._building.pairs()
+        pids = {name: place.pid for name, place in places.items()}
+        addresses = {name: place.ipv4 for name, place in places.items()}
+        lasted_s = check_reachability(pids, addresses, [*pairs, *itertools.pairwise(own)])
+        if self.spec.ipv6:
+            lasted_s += check_reachability(pids, {name: place.ipv6 for name, place in self.places.items()}, pairs)
+        return lasted_s
 
     def lost_frames(self) -> dict[str, int]:
         """How many frames links have lost so far, as they were asked to, by direction ("s1>s2"). Raises FabricError."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unnoticed.errors import FabricError
-from unnoticed.topology.addresses import PREFIX_LENGTH, Address
+from unnoticed.topology.addresses import PREFIX_LENGTH, PREFIX_LENGTH_IPV6, Address
 from unnoticed.topology.bridge import BRIDGE, bridge_lines, check_bridge, prepare_bridging
 from unnoticed.topology.firewall import TABLE, counted, firewall_differences, firewall_lines
+from unnoticed.topology.ipv6 import allow_ipv6
 from unnoticed.topology.namespaces import json_documents, run_batch, set_sysctl
 from unnoticed.topology.nft import read_table, run_nft
 
@@ -21,9 +22,11 @@ class HostSetup:
     name: str
     interfaces: Sequence[str]  # the ends of its links
     addresses: Mapping[str, Address]  # by interface
-    routes: Mapping[str, str] = field(default_factory=dict)  # the next router's IPv4 address, by subnet
+    routes: Mapping[str, str] = field(default_factory=dict)  # the next router's address, by subnet
+    ipv6: bool = False  # whether it has the IPv6 addresses too
     neighbours: Sequence[Address] = ()  # known for good
     arp: Mapping[str, str] = field(default_factory=dict)  # sysctls below net/ipv4/conf/all
+    ndp: Mapping[str, str] = field(default_factory=dict)  # of each interface with an address, below net/ipv6/conf
     bridge: Mapping[str, int] | None = None  # the options of a bridge over all interfaces without an address
     learning: bool = True  # of the bridge
     forwards: bool = False
@@ -40,16 +43,20 @@ class HostSetup:
             lines += bridge_lines(mac=mac, ports=self._ports, options=self.bridge, learning=self.learning)
         for interface, address in self.addresses.items():
             lines.append(f"address add {address.ipv4}/{PREFIX_LENGTH} broadcast + dev {interface}")
+            if self.ipv6 and address.ipv6:
+                lines.append(f"address add {address.ipv6}/{PREFIX_LENGTH_IPV6} nodad dev {interface}")
         lines += [f"route add {subnet} via {router}" for subnet, router in self.routes.items()]
         [interface, *_] = self.addresses
-        return lines + [
-            f"neighbour add {other.ipv4} lladdr {other.mac} nud permanent dev {interface}" for other in self.neighbours
-        ]
+        known = [(address, other.mac) for other in self.neighbours for address in self._families(other)]
+        return lines + [f"neighbour add {address} lladdr {mac} nud permanent dev {interface}" for address, mac in known]
 
     def set_up(self) -> None:
         """Make it so, in the namespace of the calling thread, and read it back. Raises FabricError."""
         if self.bridge is not None:
             prepare_bridging()
+        if self.ipv6:
+            speaking = [interface for interface, address in self.addresses.items() if address.ipv6]
+            allow_ipv6([interface for interface in speaking if interface != BRIDGE], forwards=self.forwards)
         if self.forwards:
             set_sysctl("net/ipv4/ip_forward", "1")
             set_sysctl("net/ipv4/conf/all/send_redirects", "0")
@@ -62,7 +69,12 @@ class HostSetup:
         *_, links, routes = json_documents(shown)
         if self.bridge is not None:
             check_bridge(links, where=self.name, ports=self._ports, options=self.bridge, learning=self.learning)
+        if self.ipv6:
+            routes += json_documents(run_batch(["ip", "-6", "-j"], ["route show"]))[-1]
         self._check("network", [*self._address_differences(links), *self._route_differences(routes)])
+        for name, value in self.ndp.items() if self.ipv6 else ():
+            for interface in self.addresses:
+                set_sysctl(f"net/ipv6/conf/{interface}/{name}", value)
 
     @property
     def _ports(self) -> list[str]:
@@ -72,11 +84,16 @@ class HostSetup:
     def _address_differences(self, links: Sequence[dict[str, Any]]) -> list[str]:
         found = {
             link["ifname"]: (
-                link["address"], [(each["local"], each["prefixlen"]) for each in link["addr_info"]]
+                link["address"],
+                [(each["local"], each["prefixlen"]) for each in link["addr_info"] if each["scope"] != "link"],
             )
             for link in links
         }  # fmt: skip
-        asked = {name: (each.mac, [(each.ipv4, PREFIX_LENGTH)]) for name, each in self.addresses.items()}
+        lengths = (PREFIX_LENGTH, PREFIX_LENGTH_IPV6)
+        asked = {
+            name: (each.mac, list(zip(self._families(each), lengths, strict=False)))
+            for name, each in self.addresses.items()
+        }
         return [
             f"{name} has {found.get(name)} instead of {value}"
             for name, value in asked.items()
@@ -86,6 +103,10 @@ class HostSetup:
     def _route_differences(self, routes: Sequence[dict[str, Any]]) -> list[str]:
         found = {route["dst"]: route["gateway"] for route in routes if "gateway" in route}
         return [] if found == self.routes else [f"the routes are {found} instead of {dict(self.routes)}"]
+
+    def _families(self, address: Address) -> list[str]:
+        """Its address of each family that is in use here."""
+        return [address.ipv4, address.ipv6] if self.ipv6 and address.ipv6 else [address.ipv4]
 
     def _check(self, what: str, wrong: Sequence[str]) -> None:
         if wrong:

@@ -97,7 +97,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
         mine = {
             "bridge_mac": self.port_mac(),
             "switching": self._spec.switching,
-            "guest": self._design.guest.ipv4,
+            "guest": self._design.guest,
             "options": self._spec.switching.options(
                 stp=self._design.stp, priority=params.get("prio") or DEFAULT_PRIORITY
             ),

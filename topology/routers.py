@@ -12,7 +12,7 @@ from unnoticed.topology.link import PlainHost
 
 
 class Router(PlainHost):
-    """Forwards IPv4 between its links, each of which leads into a segment of its own."""
+    """Forwards packets between its links, each of which leads into a segment of its own."""
 
 
 class Firewall(Router):

@@ -51,6 +51,7 @@ class FabricSpec:
     # The hosts migrate over the network of their clients, or over a link of its own that joins them: one of the links,
     # by the names of the two hosts.
     migration_network: Literal["shared", "dedicated"] = "shared"
+    ipv6: bool = False  # whether every place has an IPv6 address beside its IPv4 address; switches have neither
 
     def __post_init__(self) -> None:
         if self.clients is None and not is_own(self.shape):
@@ -88,6 +89,11 @@ class Place:
     interface: str  # the one with the addresses
     mac: str
     ipv4: str
+    ipv6: str = ""  # "" where the fabric has no IPv6
+
+    def address(self, ip: Literal["ipv4", "ipv6"]) -> str:
+        """Its address of one family."""
+        return self.ipv6 if ip == "ipv6" else self.ipv4
 
 
 @dataclass(frozen=True, kw_only=True)

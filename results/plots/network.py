@@ -194,7 +194,7 @@ class _Drawing:
         if kind in ("router", "firewall"):
             return [*lines, _text(x, y - 2, title, bold=True), _text(x, y + 12, kind, colour=style.MUTED)]
         said = _WORDS.get(role, role)
-        address = node["ipv4"][0] if node["ipv4"] else ""
+        address = next(iter(node.get("ipv6") or node["ipv4"]), "")  # what clients speak
         return [
             *lines,
             _text(x, y - 8, title, bold=True),
@@ -205,7 +205,7 @@ class _Drawing:
     def _drawn_guest(self) -> list[str]:
         """The guest below the two hosts, and its way from one to the other: a line where that is a link of its own."""
         drawn, places = [], []
-        address = self._network["guest"]["ipv4"]
+        address = self._network["guest"].get("ipv6") or self._network["guest"]["ipv4"]
         for role, said, look in (
             ("source", f"guest {address}", f'fill="{style.BLUE}" stroke="{style.BLUE}"'),
             ("destination", "guest, afterwards", f'fill="{style.PAPER}" stroke="{style.BLUE}" stroke-dasharray="4 3"'),

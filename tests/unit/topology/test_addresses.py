@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,14 @@ def test_the_roles_have_the_addresses_that_everything_else_counts_on():
     assert addresses.Address(ipv4="10.77.0.100", mac="02:77:00:00:00:64") == addresses.GUEST
     assert addresses.client(1) == addresses.Address(ipv4="10.77.1.1", mac="02:77:00:00:01:01")
     assert addresses.client(255).ipv4 == "10.77.2.1"
+
+
+def test_ipv6_addresses_end_in_the_same_bytes_in_a_subnet_for_each_segment():
+    assert addresses.GUEST.ipv6 == addresses.GUEST_ELSEWHERE.ipv6 == "fd77::64"
+    assert (addresses.SOURCE.ipv6, addresses.client(255).ipv6) == ("fd77::1", "fd77::201")
+    assert addresses.client(3, 2).ipv6 == "fd77:0:0:2::103"
+    assert addresses.router(1, 2).ipv6 == "fd77:0:0:2::ff01"
+    assert IPv6Address(addresses.client(3, 2).ipv6) in addresses.subnet_ipv6(2)
 
 
 @given(st.integers(1, addresses.CLIENTS_MAXIMUM), st.integers(1, addresses.CLIENTS_MAXIMUM))

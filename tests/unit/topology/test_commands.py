@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import struct
 
 import pytest
@@ -66,3 +67,6 @@ def test_only_answers_to_our_own_echoes_count():
     assert answered_sequence(header + answer, 0x1235) is None
     assert answered_sequence(header + echo_request(0x1234, 9), 0x1234) is None
     assert answered_sequence(header[:7], 0x1234) is None
+    answer = struct.pack(">BBHHH", 129, 0, 0, 0x1234, 9)  # RFC 4443; raw sockets give it without the IPv6 header
+    assert answered_sequence(answer, 0x1234, socket.AF_INET6) == 9
+    assert answered_sequence(echo_request(0x1234, 9, socket.AF_INET6), 0x1234, socket.AF_INET6) is None

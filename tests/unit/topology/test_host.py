@@ -96,6 +96,22 @@ def test_a_host_brings_up_its_links_before_its_address_and_that_before_its_route
     ]
 
 
+def test_a_host_with_ipv6_has_and_knows_every_address_of_both_families():
+    setup = HostSetup(
+        name="c1",
+        interfaces=["c1-eth0"],
+        addresses={"c1-eth0": addresses.client(1)},
+        neighbours=[addresses.GUEST],
+        ipv6=True,
+    )
+    assert setup.lines()[2:] == [
+        "address add 10.77.1.1/16 broadcast + dev c1-eth0",
+        "address add fd77::101/64 nodad dev c1-eth0",
+        "neighbour add 10.77.0.100 lladdr 02:77:00:00:00:64 nud permanent dev c1-eth0",
+        "neighbour add fd77::64 lladdr 02:77:00:00:00:64 nud permanent dev c1-eth0",
+    ]
+
+
 @pytest.mark.parametrize("bridge", [None, {"stp_state": 0}])
 def test_every_line_names_the_device_so_that_it_may_be_called_anything(bridge):
     where = "up" if bridge is None else "br0"

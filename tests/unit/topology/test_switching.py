@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from unnoticed.errors import PlanError
+from unnoticed.topology.addresses import GUEST, client
 from unnoticed.topology.announcement_filter import filter_differences, filter_lines
 from unnoticed.topology.learning_limit import limit_in
 from unnoticed.topology.neighbours import Neighbours
@@ -54,17 +55,22 @@ def _field(protocol, field, value):
 _END = [{"counter": "announcements"}, {"drop": None}]
 _GARP = [_field("arp", "saddr ip", "10.77.0.100"), _field("arp", "daddr ip", "10.77.0.100"), *_END]
 _RARP = [_field("ether", "type", 32821), *_END]
+_NA = [
+    *(_field("ip6", "saddr", "fd77::64"), _field("ip6", "daddr", "ff02::1")),
+    *(_field("icmpv6", "type", "nd-neighbor-advert"), *_END),
+]
 
 
 @pytest.mark.parametrize(
-    ("dropped", "rules"), [("none", []), ("garp", [_GARP]), ("rarp", [_RARP]), ("all", [_GARP, _RARP])]
+    ("dropped", "rules"),
+    [("none", []), ("garp", [_GARP]), ("rarp", [_RARP]), ("na", [_NA]), ("all", [_GARP, _RARP, _NA])],
 )
 def test_a_filter_of_announcements_is_found_in_what_nft_prints(dropped, rules):
     table = [{"metainfo": {}}, *({"rule": {"expr": rule}} for rule in rules)]
-    assert filter_differences(dropped, table, guest="10.77.0.100") == []
-    assert len(filter_differences(dropped, table, guest="10.77.0.7")) == (dropped in ("garp", "all"))
-    assert filter_differences(dropped, [*table, {"rule": {"expr": _END}}], guest="10.77.0.100") != []
-    assert bool(filter_lines(dropped, guest="10.77.0.100")) == (dropped != "none")
+    assert filter_differences(dropped, table, guest=GUEST) == []
+    assert len(filter_differences(dropped, table, guest=client(7))) == (dropped in ("garp", "na", "all"))
+    assert filter_differences(dropped, [*table, {"rule": {"expr": _END}}], guest=GUEST) != []
+    assert bool(filter_lines(dropped, guest=GUEST)) == (dropped != "none")
 
 
 def test_a_limit_is_found_in_a_message_about_a_bridge_and_not_missed_in_another():
