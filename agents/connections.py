@@ -17,6 +17,7 @@ from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.tcp_repair import SendWindow, TcpState
 from unnoticed.agents.ram import Slot, slot_base
 from unnoticed.clock import now_ns
+from unnoticed.endpoints import endpoint
 from unnoticed.events import EventLog
 from unnoticed.tcpinfo import TcpInfo
 from unnoticed.workload import Kind
@@ -116,7 +117,7 @@ class DepartingConnections:
                 reason="dump",
                 workload=Kind(kind).name.lower() if kind else "unknown",
                 connection=quads[base + Slot.CONNECTION],
-                local="{}:{}".format(*dumped.state.local),
-                remote="{}:{}".format(*dumped.state.remote),
+                local=endpoint(*dumped.state.local),
+                remote=endpoint(*dumped.state.remote),
                 **asdict(dumped.info),
             )

@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from unnoticed.agents.ram import (
 from unnoticed.agents.ram import MAGIC as RAM_MAGIC
 from unnoticed.agents.starvation import Starvation
 from unnoticed.clock import now_ns
+from unnoticed.endpoints import ADDRESS_BYTES, family_of, pack_address, unpack_address
 from unnoticed.events import EventLog
 from unnoticed.tcpinfo import socket_reading
 from unnoticed.workload import Answer, Hello, Kind, mix
@@ -61,38 +63,35 @@ _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger
 class Guest:
     """One guest process. `run` serves until it is told to pause, or its agent is gone."""
 
-    def __init__(self, *, ram: Ram, address: str, control: socket.socket, events: EventLog, congestion: str) -> None:
+    def __init__(
+        self, *, ram: Ram, addresses: Sequence[str], control: socket.socket, events: EventLog, congestion: str
+    ) -> None:
+        """It is to be reached at `addresses`, of IPv4 and IPv6. Raises OSError where it cannot have them."""
         self._ram = ram
         self._quads = ram.quads
         self._control = control
         self._events = events
-        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
-        self._listener.bind((address, workload.TCP_PORT))
-        self._listener.listen(SLOTS)
-        self._listener.setblocking(False)
-        self._probes = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        # Each by its descriptor, one for each address.
+        self._listeners = _by_descriptor(_listener(address, congestion) for address in addresses)
+        self._names = {each.family: each.getsockname()[:2] for each in self._listeners.values()}
+        self._probes = _by_descriptor(_probes(address, workload.PROBE_PORT) for address in addresses)
         # Room for what all clients' probers send while this process stands still: a probe that found none would look
         # like one that a cut path lost.
         with contextlib.suppress(PermissionError):  # a guest in a unit test
-            self._probes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _PROBES_BYTES)
-        self._probes.bind((address, workload.PROBE_PORT))
-        self._probes.setblocking(False)
-        self._foreign_probes = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._foreign_probes.bind((address, workload.SOCKPERF_PORT))
-        self._foreign_probes.setblocking(False)
+            for probes in self._probes.values():
+                probes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _PROBES_BYTES)
+        self._foreign_probes = _by_descriptor(_probes(address, workload.SOCKPERF_PORT) for address in addresses)
         self._epoll = select.epoll()
-        for fixed in (control, self._listener, self._probes, self._foreign_probes):
-            self._epoll.register(fixed.fileno(), select.EPOLLIN)
+        for fixed in (control.fileno(), *self._listeners, *self._probes, *self._foreign_probes):
+            self._epoll.register(fixed, select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
         self._free: list[int] = []
         self._buffer = bytearray(1 << 18)
         self._starvation = Starvation(events)
 
     @property
-    def listener_fd(self) -> int:
-        return self._listener.fileno()
+    def listener_fds(self) -> list[int]:
+        return list(self._listeners)
 
     def boot(
         self,
@@ -147,8 +146,8 @@ class Guest:
         )
         rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
         origin_ns = self._running_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
-        control, listener, probes = self._control.fileno(), self._listener.fileno(), self._probes.fileno()
-        foreign_probes = self._foreign_probes.fileno()
+        control, listeners, probes = self._control.fileno(), self._listeners, self._probes
+        foreign_probes = self._foreign_probes
         timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
         self._starvation.begin(now_ns())
         while True:
@@ -158,12 +157,12 @@ class Guest:
             for fd, event in ready:
                 if fd == control:
                     pausing = True
-                elif fd == probes:
-                    self._echo()
-                elif fd == foreign_probes:
-                    self._echo_foreign()
-                elif fd == listener:
-                    self._accept()
+                elif fd in probes:
+                    _echo(probes[fd])
+                elif fd in foreign_probes:
+                    _echo_foreign(foreign_probes[fd])
+                elif fd in listeners:
+                    self._accept(listeners[fd])
                 else:
                     self._serve(fd, event)
             if rate:
@@ -180,7 +179,8 @@ class Guest:
                     quads[Super.PAGES_WRITTEN] = stop
                 timeout_s = 0 if due > quads[Super.PAGES_WRITTEN] else tick_s
             if pausing:
-                self._accept()
+                for listener in listeners.values():
+                    self._accept(listener)
                 return
 
     def _running_ns(self) -> int:
@@ -189,10 +189,10 @@ class Guest:
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, (address, port) = self._listener.accept()
+                connection, (address, port, *_) = listener.accept()
             except OSError:  # nobody waits, or whoever did has gone
                 return
             if not self._free:  # refused: one that waited would be lost in a migration, and keep this loop busy
@@ -203,7 +203,8 @@ class Guest:
             base = slot_base(slot)
             for word in Slot:
                 self._quads[base + word] = 0
-            self._quads[base + Slot.REMOTE_ADDRESS] = int.from_bytes(socket.inet_aton(address), "big")
+            start = (base + Slot.REMOTE_ADDRESS) * 8
+            self._ram.view[start : start + ADDRESS_BYTES] = pack_address(address)
             self._quads[base + Slot.REMOTE_PORT] = port
             self._quads[base + Slot.STATE] = SlotState.GREETING
             self._attach(connection, slot)
@@ -379,7 +380,8 @@ class Guest:
     def _close(self, connection: socket.socket, slot: int, *, reason: str, detail: str = "") -> None:
         base, quads = slot_base(slot), self._quads
         kind = quads[base + Slot.KIND]
-        address = socket.inet_ntoa(quads[base + Slot.REMOTE_ADDRESS].to_bytes(4, "big"))
+        start = (base + Slot.REMOTE_ADDRESS) * 8
+        address = unpack_address(bytes(self._ram.view[start : start + ADDRESS_BYTES]))
         self._events.write(
             "socket",
             reason=reason,
@@ -387,7 +389,9 @@ class Guest:
             connection=quads[base + Slot.CONNECTION],
             detail=detail,
             **socket_reading(
-                connection, local=self._listener.getsockname(), remote=(address, quads[base + Slot.REMOTE_PORT])
+                connection,
+                local=self._names[family_of(address)],
+                remote=(address, quads[base + Slot.REMOTE_PORT]),
             ),
         )
         self._epoll.unregister(connection.fileno())
@@ -396,23 +400,46 @@ class Guest:
         quads[base + Slot.STATE] = SlotState.FREE
         self._free.append(slot)
 
-    def _echo(self) -> None:
-        for _ in range(64):
-            try:
-                data, sender = self._probes.recvfrom(256)
-                self._probes.sendto(data, sender)
-            except OSError:  # nothing left, or the prober is gone
-                return
 
-    def _echo_foreign(self) -> None:
-        for _ in range(64):
-            try:
-                data, sender = self._foreign_probes.recvfrom(2048)
-                answered = foreign.sockperf_answer(data)
-                if answered is not None:
-                    self._foreign_probes.sendto(answered, sender)
-            except OSError:  # nothing left, or the tool is gone
-                return
+def _listener(address: str, congestion: str) -> socket.socket:
+    listener = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
+    listener.bind((address, workload.TCP_PORT))
+    listener.listen(SLOTS)
+    listener.setblocking(False)
+    return listener
+
+
+def _probes(address: str, port: int) -> socket.socket:
+    probes = socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    probes.bind((address, port))
+    probes.setblocking(False)
+    return probes
+
+
+def _by_descriptor(sockets: Iterable[socket.socket]) -> dict[int, socket.socket]:
+    return {each.fileno(): each for each in sockets}
+
+
+def _echo(probes: socket.socket) -> None:
+    for _ in range(64):
+        try:
+            data, sender = probes.recvfrom(256)
+            probes.sendto(data, sender)
+        except OSError:  # nothing left, or the prober is gone
+            return
+
+
+def _echo_foreign(probes: socket.socket) -> None:
+    for _ in range(64):
+        try:
+            data, sender = probes.recvfrom(2048)
+            answered = foreign.sockperf_answer(data)
+            if answered is not None:
+                probes.sendto(answered, sender)
+        except OSError:  # nothing left, or the tool is gone
+            return
 
 
 def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
@@ -435,7 +462,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def main() -> None:
-    """Argument: JSON with control_fd, ram_fd, memory_bytes, address, events, who, congestion."""
+    """Argument: JSON with control_fd, ram_fd, memory_bytes, addresses, events, who, congestion."""
     settings = json.loads(sys.argv[1])
     libc.die_with_parent()
     descriptors.reserve(SLOTS)  # every slot may hold a connection
@@ -443,14 +470,14 @@ def main() -> None:
     ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
     guest = Guest(
         ram=ram,
-        address=settings["address"],
+        addresses=settings["addresses"],
         control=control,
         events=EventLog(Path(settings["events"]), who=settings["who"]),
         congestion=settings["congestion"],
     )
     workload.pattern(0, 0, 1)  # builds its table now rather than in the first connection
     tracker = _open_tracker()
-    hello = {"address": ram.address, "listener_fd": guest.listener_fd, "tracked": tracker is not None}
+    hello = {"address": ram.address, "listener_fds": guest.listener_fds, "tracked": tracker is not None}
     socket.send_fds(control, [json.dumps(hello).encode()], [] if tracker is None else [tracker])
     adopted: list[socket.socket] = []
     try:

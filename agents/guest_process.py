@@ -28,7 +28,7 @@ _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 class GuestSettings:
     """What a guest process is started with."""
 
-    address: str
+    addresses: tuple[str, ...]  # of IPv4 and IPv6
     interface: str
     congestion: str
     events: str
@@ -47,7 +47,7 @@ class GuestProcess:
             "control_fd": theirs.fileno(),
             "ram_fd": ram.fd,
             "memory_bytes": ram.memory_bytes,
-            "address": settings.address,
+            "addresses": settings.addresses,
             "events": settings.events,
             "who": settings.who,
             "congestion": settings.congestion,
@@ -66,7 +66,7 @@ class GuestProcess:
         self._pidfd = os.pidfd_open(self._process.pid)
         self.tracker_fd: int | None = None
         self.address = 0
-        self._listener: socket.socket | None = None
+        self.listeners: list[socket.socket] = []  # duplicates of the guest's, once it is ready
         self._freezing = threading.Lock()
 
     @property
@@ -92,13 +92,8 @@ class GuestProcess:
         hello, descriptors = self._receive()
         self.address = hello["address"]
         self.tracker_fd = descriptors[0] if descriptors else None
-        self._listener = socket.socket(fileno=libc.pidfd_getfd(self._pidfd, hello["listener_fd"]))
-
-    @property
-    def listener(self) -> socket.socket:
-        """The guest's listening socket (a duplicate)."""
-        assert self._listener is not None, "wait_ready comes first"
-        return self._listener
+        for fd in hello["listener_fds"]:
+            self.listeners.append(socket.socket(fileno=libc.pidfd_getfd(self._pidfd, fd)))
 
     def boot(
         self, *, working_set_bytes: int, dirty_bytes_per_s: int, pattern: str, contents: Contents = UNCOMPRESSIBLE
@@ -185,8 +180,8 @@ class GuestProcess:
         self._process.wait()
         self._control.close()
         os.close(self._pidfd)
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self.listeners:
+            listener.close()
         if self.tracker_fd is not None:
             os.close(self.tracker_fd)
 

@@ -24,7 +24,7 @@ FIRST_DIRTIER_PAGE = FIRST_SLOT_PAGE + SLOTS
 SMALLEST_BYTES = 16 << 20
 
 MAGIC = 0x4D41525F54534555  # "UEST_RAM"
-VERSION = 1
+VERSION = 2
 
 Words = npt.NDArray[np.uint64]
 
@@ -61,8 +61,8 @@ class Slot(IntEnum):
     IN_LENGTH = 9
     OUT_LENGTH = 10
     RATE = 11  # bytes per second of a download, 0 for unpaced
-    REMOTE_ADDRESS = 12  # the client's, as an integer: a connection that was reset has forgotten it
-    REMOTE_PORT = 13
+    REMOTE_ADDRESS = 12  # the client's, two words of packed bytes: a connection that was reset has forgotten it
+    REMOTE_PORT = 14
 
 
 IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part

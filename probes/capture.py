@@ -23,7 +23,7 @@ from unnoticed.probes.packet_ring import (
 )
 from unnoticed.probes.pcap import file_header, flatten_records
 
-DEFAULT_SNAP = 96  # keeps every TCP option: 14 + 20 + 60 bytes
+DEFAULT_SNAP = 114  # keeps every TCP option, behind an IPv6 header too: 14 + 40 + 60 bytes
 DEFAULT_SLOTS = 1 << 16  # 16 MiB of kernel memory; 1.3 s at 50 000 frames per second
 _FIRST_LOOK = 64  # slots; a look doubles as long as all it sees are full
 _SETTLED_S = 0.02

@@ -36,7 +36,7 @@ class Connection:
         self._established = False
         self._ended = False  # our direction
         self._socket = open_stream(address, congestion_control=congestion_control, pacing_byte_per_s=pacing_byte_per_s)
-        self._local: tuple[str, int] = self._socket.getsockname()
+        self._local: tuple[str, int] = self._socket.getsockname()[:2]
 
     def fileno(self) -> int:
         return self._socket.fileno()

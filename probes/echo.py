@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoticed.control import Control, ParentGoneError
+from unnoticed.endpoints import family_of
 from unnoticed.events import EventLog
 from unnoticed.probes.realtime import become_realtime
 from unnoticed.workload import PROBE_PORT
@@ -28,7 +29,9 @@ class Echo:
     def __init__(self, *, address: tuple[str, int], control: Control) -> None:
         """Bind the port. Raises OSError."""
         self._control = control
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(
+            family_of(address[0]), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._socket.bind(address)
         self._echoed = 0
@@ -36,7 +39,7 @@ class Echo:
 
     def run(self) -> None:
         """Serve until stopped. Raises ParentGoneError."""
-        address, port = self._socket.getsockname()
+        address, port, *_ = self._socket.getsockname()
         self._control.reply("ready", ip=address, port=port)
         ready = select.poll()
         ready.register(self._control.fileno(), select.POLLIN)

@@ -1,10 +1,10 @@
 """The observer: one child process that captures at all points of a trial and listens to all of its switches.
 
 Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": [{"name", "pid", "toward"}],
-"neighbours": [{"name", "pid", "toward"}], "guest_macs", "guest_ipv4", "events", "snap", "slots"}. `pid` is any process
-in the point's network namespace; `toward` (optional) maps a port's name to the place it leads to, or for a neighbour
-(who must learn another MAC of the guest's) a MAC to the place that has it. `neighbours`, `guest_ipv4`, `snap` and
-`slots` are optional.
+"neighbours": [{"name", "pid", "toward"}], "guest_macs", "guest_address", "events", "snap", "slots"}. `pid` is any
+process in the point's network namespace; `toward` (optional) maps a port's name to the place it leads to, or for a
+neighbour (who must learn another MAC of the guest's) a MAC to the place that has it. `neighbours`, `guest_address`,
+`snap` and `slots` are optional.
 
 It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, with by how much the
 kernel's count of segments sent again grew in the point's namespace (`kernel_retransmits`), and replies
@@ -65,7 +65,7 @@ class Observer:
         guest_macs: list[str],
         events: EventLog,
         neighbours: Sequence[SwitchSettings] = (),
-        guest_ipv4: str = "",
+        guest_address: str = "",
         snap: int = DEFAULT_SNAP,
         slots: int = DEFAULT_SLOTS,
     ) -> None:
@@ -79,7 +79,7 @@ class Observer:
                 self._listeners.append((RelearnListener(switch.name, macs=guest_macs), switch))
         for neighbour in neighbours:
             with inside_network_of(neighbour.pid):
-                self._listeners.append((NeighbourListener(neighbour.name, ipv4=guest_ipv4), neighbour))
+                self._listeners.append((NeighbourListener(neighbour.name, address=guest_address), neighbour))
         for point in points:
             with inside_network_of(point.pid):
                 capture = Capture(point.name, interface=point.interface, file=Path(point.file), snap=snap, slots=slots)
@@ -163,7 +163,7 @@ def main() -> None:
             switches=_switches(settings["switches"]),
             neighbours=_switches(settings.get("neighbours", [])),
             guest_macs=settings["guest_macs"],
-            guest_ipv4=settings.get("guest_ipv4", ""),
+            guest_address=settings.get("guest_address", ""),
             events=EventLog(Path(settings["events"]), who="observer"),
             snap=settings.get("snap", DEFAULT_SNAP),
             slots=settings.get("slots", DEFAULT_SLOTS),

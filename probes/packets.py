@@ -26,6 +26,7 @@ from unnoticed.probes.pcap import Frames
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
 ETHERTYPE_ARP = 0x0806
+ETHERTYPE_RARP = 0x8035
 PROTOCOL_ICMP = 1
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
@@ -98,14 +99,20 @@ class Packets:
         mask: Bool = (self.destination == low) & (self.destination_high == high)
         return mask
 
-    def announcements(self, address: int) -> Bool:
-        """Mask of the ARP announcements of an IPv4 address: sender and target are both it (RFC 5227)."""
-        own = (self.source == address) & (self.destination == address)
-        mask: Bool = (self.ethertype == ETHERTYPE_ARP) & (self.arp_operation > 0) & own
+    def announcements(self) -> Bool:
+        """Mask of the frames that announce where somebody is.
+
+        ARP whose sender and target are one (RFC 5227), RARP (RFC 903), and what ICMPv6 says to all nodes, which is
+        neighbour advertisements that nobody asked for (RFC 4861, section 7.2.6), and a router's.
+        """
+        own = (self.arp_operation > 0) & (self.source == self.destination)
+        to_all = self.sent_to(_ALL_NODES) & (self.protocol == PROTOCOL_ICMPV6)
+        mask: Bool = own | (self.ethertype == ETHERTYPE_RARP) | to_all
         return mask
 
 
 _LOW = (1 << 64) - 1
+_ALL_NODES = int(ipaddress.IPv6Address("ff02::1"))
 
 
 def address(text: str) -> int:
@@ -189,7 +196,8 @@ _PARSED: dict[str, tuple[Any, tuple[int, ...]]] = {
 def parse(records: Records | Frames, *, offset_ns: int = 0) -> Packets:
     """The table of what was captured. `offset_ns` (CLOCK_REALTIME less CLOCK_MONOTONIC) is taken off every stamp.
 
-    Of each frame at least 96 bytes should be there: a TCP header with all options. What is not counts as not captured.
+    Of each frame at least 114 bytes should be there (of IPv4 94): a TCP header with all options. What is not counts as
+    not captured.
     """
     from unnoticed.probes.header_kernels import parse_headers
 

@@ -14,9 +14,9 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from unnoticed.clock import now_ns
+from unnoticed.endpoints import family_of
 from unnoticed.errors import MachineError, RecordError
 
 RTNLGRP_NEIGH = 3
@@ -39,6 +39,7 @@ NUD_PERMANENT = 0x80
 
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+_ADDRESS_BYTES: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _RTATTR = struct.Struct("=HH")  # length, type
 
 
@@ -50,11 +51,12 @@ class Entry:
     ifindex: int  # of the port, in the bridge's namespace
     state: int  # NUD_*
     removed: bool
-    ipv4: str | None = None  # of a neighbour
+    address: str | None = None  # of a neighbour
 
 
 def entries(data: bytes, family: int) -> Iterator[Entry]:
-    """The entries of a family in a netlink datagram: AF_BRIDGE for forwarding tables, AF_INET for neighbour tables.
+    """The entries of a family in a netlink datagram: AF_BRIDGE for forwarding tables, AF_INET and AF_INET6 for
+    neighbour tables.
 
     Other messages are skipped, and entries without a MAC. Raises RecordError if the datagram is malformed.
     """
@@ -70,7 +72,7 @@ def entries(data: bytes, family: int) -> Iterator[Entry]:
         theirs, ifindex, state, _, _ = _NDMSG.unpack_from(data, body)
         if theirs != family:
             continue
-        mac, ipv4 = "", None
+        mac, address = "", None
         attribute = body + _NDMSG.size
         while attribute + _RTATTR.size <= end:
             size, name = _RTATTR.unpack_from(data, attribute)
@@ -79,11 +81,11 @@ def entries(data: bytes, family: int) -> Iterator[Entry]:
             value = data[attribute + _RTATTR.size : attribute + size]
             if name == NDA_LLADDR:
                 mac = value.hex(":")
-            elif name == NDA_DST and family == socket.AF_INET and len(value) == 4:
-                ipv4 = socket.inet_ntoa(value)
+            elif name == NDA_DST and len(value) == _ADDRESS_BYTES.get(family):
+                address = socket.inet_ntop(family, value)
             attribute += (size + 3) & ~3
         if mac:
-            yield Entry(mac=mac, ifindex=ifindex, state=state, removed=kind == RTM_DELNEIGH, ipv4=ipv4)
+            yield Entry(mac=mac, ifindex=ifindex, state=state, removed=kind == RTM_DELNEIGH, address=address)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ class RelearnListener:
     For a switch: `macs` are those of the guest, wherever it is.
     """
 
-    family: ClassVar[int] = AF_BRIDGE
+    family: int = AF_BRIDGE
 
     def __init__(self, switch: str, *, macs: Iterable[str]) -> None:
         """Raises MachineError if the kernel refuses the group."""
@@ -198,18 +200,17 @@ class RelearnListener:
 
 
 class NeighbourListener(RelearnListener):
-    """The same for a host or router, and the MAC that it takes the guest to have; `ipv4` is the guest's."""
+    """The same for a host or router, and the MAC that it takes the guest to have; `address` is the guest's."""
 
-    family = socket.AF_INET
-
-    def __init__(self, neighbour: str, *, ipv4: str) -> None:
+    def __init__(self, neighbour: str, *, address: str) -> None:
         """Raises MachineError if the kernel refuses the group."""
-        self._ipv4 = ipv4
+        self.family = family_of(address)
+        self._address = address
         super().__init__(neighbour, macs=())
 
     def place(self, entry: Entry) -> str | None:
         """The MAC that an entry gives the guest; None if it is another's."""
-        return entry.mac if entry.ipv4 == self._ipv4 else None
+        return entry.mac if entry.address == self._address else None
 
 
 def _ends_dump(data: bytes) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import socket
 import struct
 
+from unnoticed.endpoints import family_of
+
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
@@ -19,7 +21,7 @@ def open_stamped(address: tuple[str, int]) -> socket.socket:
 
     Being connected, it takes datagrams from there only, and learns of ICMP errors (as OSError of a later call).
     """
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    datagrams = socket.socket(family_of(address[0]), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         datagrams.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         datagrams.connect(address)

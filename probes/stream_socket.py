@@ -8,6 +8,8 @@ import fcntl
 import os
 import socket
 
+from unnoticed.endpoints import family_of
+
 _SO_MAX_PACING_RATE = 47  # bytes of payload per second; TCP paces by itself, without the fq qdisc
 _TCP_NOTSENT_LOWAT = 25
 _SIOCOUTQ = 0x5411  # include/uapi/linux/sockios.h: TIOCOUTQ
@@ -29,7 +31,7 @@ def open_stream(
     The congestion control is chosen per socket, because a network namespace's own default cannot be set everywhere.
     Raises OSError where the connection fails at once (it is refused or has no route) or an option is refused.
     """
-    stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    stream = socket.socket(family_of(address[0]), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion_control.encode())
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

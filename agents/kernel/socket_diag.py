@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections.abc import Iterable, Mapping
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY, _SOCK_DESTROY = 20, 21
@@ -19,12 +20,12 @@ _SOCKET_ID_AT, _SOCKET_ID_BYTES = 4, 48  # struct inet_diag_sockid in struct ine
 
 
 class HandshakeMonitor:
-    """Counts connections that begin or end, in the namespace where it was made. A count takes about 0.15 ms."""
+    """Counts connections that begin or end, in the namespace where it was made. A count takes about 0.3 ms."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-        self._half_open = _request(_SYN_RECV)
-        self._closing = _request(_FIN_WAIT1, _CLOSING, _LAST_ACK)
+        self._half_open = _requests(_SYN_RECV)
+        self._closing = _requests(_FIN_WAIT1, _CLOSING, _LAST_ACK)
 
     def half_open(self) -> int:
         """How many connections have sent a SYN-ACK and wait for its acknowledgement. Raises OSError."""
@@ -40,14 +41,15 @@ class HandshakeMonitor:
         Where the kernel cannot (it takes CONFIG_INET_DIAG_DESTROY), they go when they have waited long enough.
         """
         with contextlib.suppress(OSError):
-            for identity in self._found(self._closing):
-                body = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, 0, identity)
-                flags = _NLM_F_REQUEST | _NLM_F_ACK
-                self._socket.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DESTROY, flags, 0, 0) + body)
-                self._socket.recv(1 << 16)
+            for family, request in self._closing.items():
+                for identity in self._found(request):
+                    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, identity)
+                    flags = _NLM_F_REQUEST | _NLM_F_ACK
+                    self._socket.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DESTROY, flags, 0, 0) + body)
+                    self._socket.recv(1 << 16)
 
-    def _count(self, request: bytes) -> int:
-        return len(self._found(request))
+    def _count(self, requests: Mapping[int, bytes]) -> int:
+        return sum(len(self._found(request)) for request in requests.values())
 
     def _found(self, request: bytes) -> list[bytes]:
         """The identities of the connections that a request finds, each a struct inet_diag_sockid."""
@@ -71,7 +73,12 @@ class HandshakeMonitor:
         self._socket.close()
 
 
-def _request(*states: int) -> bytes:
-    body = _REQUEST.pack(socket.AF_INET, socket.IPPROTO_TCP, 0, sum(1 << state for state in states), bytes(48))
+def _requests(*states: int) -> dict[int, bytes]:
+    """Requests for the TCP connections in these states: one of each family, since none is for both."""
+    return {family: _request(family, states) for family in (socket.AF_INET, socket.AF_INET6)}
+
+
+def _request(family: int, states: Iterable[int]) -> bytes:
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, sum(1 << state for state in states), bytes(48))
     flags = _NLM_F_REQUEST | _NLM_F_DUMP
     return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, flags, 0, 0) + body

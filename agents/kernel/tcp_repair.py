@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass
 
 from unnoticed.agents.kernel import libc
+from unnoticed.endpoints import ADDRESS_BYTES, endpoint, family_of, pack_address, unpack_address
 from unnoticed.errors import MigrationError
 from unnoticed.tcpinfo import TcpInfo, read_tcp_info
 
@@ -36,7 +37,10 @@ _INFO_TIMESTAMPS, _INFO_SACK, _INFO_WINDOW_SCALE = 1, 2, 4  # TCPI_OPT_*
 
 _SIOCINQ, _SIOCOUTQ, _SIOCOUTQNSD = 0x541B, 0x5411, 0x894B  # include/uapi/linux/sockios.h
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_BUF_LOCK = 32, 33, 72  # include/uapi/asm-generic/socket.h
-_IP_FREEBIND = 15
+_FREEBIND: dict[int, tuple[int, int]] = {  # include/uapi/linux/in.h, in6.h
+    socket.AF_INET: (socket.IPPROTO_IP, 15),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
+}
 
 _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8  # include/net/tcp_states.h
 _MASK = (1 << 32) - 1
@@ -44,7 +48,7 @@ _LIMIT_QUEUE_BYTES = 64 << 20
 _DUMP_ATTEMPTS = 50
 _WINDOW = struct.Struct("=5I")  # struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
 SendWindow = tuple[int, int, int, int, int]
-_FIXED = struct.Struct("<4sH4sHIIHBBBB5IIIIII16s")
+_FIXED = struct.Struct(f"<{ADDRESS_BYTES}sH{ADDRESS_BYTES}sHIIHBBBB5IIIIII16s")
 
 
 class ConnectionLostError(MigrationError):
@@ -55,6 +59,7 @@ class ConnectionLostError(MigrationError):
 class TcpState:
     """Everything a connection needs to go on in another kernel. Sequence numbers are those of RFC 9293.
 
+    `local` and `remote` are addresses of one family, IPv4 or IPv6, and ports.
     `write_sequence` follows the last byte of the send queue (sent and unsent), `receive_sequence` the last byte of
     the receive queue. `timestamp` is the connection's TCP timestamp clock at the dump (RFC 7323), 0 without timestamps.
     """
@@ -82,9 +87,9 @@ class TcpState:
         """The state as bytes: fixed part, then the two queues."""
         return (
             _FIXED.pack(
-                socket.inet_aton(self.local[0]),
+                pack_address(self.local[0]),
                 self.local[1],
-                socket.inet_aton(self.remote[0]),
+                pack_address(self.remote[0]),
                 self.remote[1],
                 self.write_sequence,
                 self.receive_sequence,
@@ -124,10 +129,13 @@ class TcpState:
             raise ValueError("a connection's queues are cut short")
         if fields[19] > send_length:
             raise ValueError("a connection has more unsent bytes than its send queue holds")
+        local, remote = unpack_address(fields[0]), unpack_address(fields[2])
+        if family_of(local) != family_of(remote):
+            raise ValueError(f"a connection cannot be between {local} and {remote}")
         return (
             cls(
-                local=(socket.inet_ntoa(fields[0]), fields[1]),
-                remote=(socket.inet_ntoa(fields[2]), fields[3]),
+                local=(local, fields[1]),
+                remote=(remote, fields[3]),
                 write_sequence=fields[4],
                 receive_sequence=fields[5],
                 mss=fields[6],
@@ -224,7 +232,7 @@ def dump(connection: socket.socket, *, slot: int, window: SendWindow | None = No
 
     `window` is what `hold` gave, if it is held. Nothing of the peer may reach it any more.
     Raises ConnectionLostError for one that has ended, and MigrationError for one in a state that cannot be moved
-    (anything else but established or half-closed by the peer).
+    (anything else but established or half-closed by the peer), or with urgent data.
     """
     for _ in range(_DUMP_ATTEMPTS):
         info = read_tcp_info(connection)
@@ -234,6 +242,11 @@ def dump(connection: socket.socket, *, slot: int, window: SendWindow | None = No
             raise MigrationError(
                 f"The connection in slot {slot} is in TCP state {info.state} and cannot move; "
                 "only established and half-closed ones can."
+            )
+        if _has_urgent_data(connection):
+            raise MigrationError(
+                f"The connection in slot {slot} has urgent data (RFC 9293, section 3.8.5) that the guest has not read; "
+                "TCP_REPAIR can move it only when it has."
             )
         try:
             state = _read(connection, info, slot=slot, held=window)
@@ -296,7 +309,8 @@ def restore(state: TcpState) -> socket.socket:
     Its sent but unacknowledged bytes are queued as sent. The unsent ones are not: `send_unsent` queues them after
     `leave`. Raises OSError if the kernel refuses.
     """
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    family = family_of(state.local[0])
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         enter(connection)
         sent = state.send_queue[: len(state.send_queue) - state.unsent_bytes]
@@ -304,7 +318,7 @@ def restore(state: TcpState) -> socket.socket:
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
         connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
         _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
-        connection.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        connection.setsockopt(*_FREEBIND[family], 1)
         # The segment size is computed at the connect, and not again when the options say what was negotiated: without
         # this it would be the default of 536 for good.
         connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
@@ -347,7 +361,7 @@ def send_unsent(connection: socket.socket, state: TcpState) -> None:
         connection.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
     if unsent:
         raise MigrationError(
-            f"The restored connection with {state.remote[0]}:{state.remote[1]} did not take "
+            f"The restored connection with {endpoint(*state.remote)} did not take "
             f"{len(unsent)} of {state.unsent_bytes} unsent bytes."
         )
 
@@ -393,6 +407,21 @@ def _peek(connection: socket.socket, length: int) -> bytes:
         return connection.recv(length, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return b""
+
+
+def _has_urgent_data(connection: socket.socket) -> bool:
+    """Whether there is some, or the peer has said that some is on its way (net/ipv4/tcp.c, tcp_recv_urg).
+
+    What lies behind its mark cannot be read while that is ahead. Whoever takes it out of band, as no guest of ours
+    does, hides the mark from this look until the stream has been read up to it.
+    """
+    try:
+        connection.recv(1, socket.MSG_OOB | socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:  # none; or the connection has ended, which others find
+        return False
+    return True
 
 
 def _send_now(connection: socket.socket, data: memoryview) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,11 @@ import numpy as np
 from unnoticed.errors import RecordError
 from unnoticed.events import Event, read_events
 from unnoticed.experiments.planning.settings import Settings
-from unnoticed.probes.packets import PROTOCOL_TCP, Packets, merge, read_packets
+from unnoticed.probes.packets import PROTOCOL_TCP, PROTOCOL_UDP, Packets, merge, read_packets
 from unnoticed.probes.records import REQUEST_ARRAYS, RequestRecords, read_probes, read_requests
 from unnoticed.probes.samples import Samples, probe_samples, samples
 from unnoticed.probes.tcp_flows import address
+from unnoticed.workload import PROBE_PORT
 
 PROBE_PERIOD_NS = 1_000_000
 GUEST_STREAM, CONTROL_STREAM = 0, 1
@@ -170,12 +172,12 @@ class RawRecords:
         return read_requests(self.folder / f"{client}.requests.npz")
 
     def client_address(self, client: str) -> int:
-        """A client's IPv4 address, from the packets it sent."""
+        """A client's address, of the family that it uses, from the packets it sent."""
         packets = self.packets(client)
-        sent = packets.source[(packets.protocol == 17) & (packets.destination_port == 7001)]
+        sent = np.flatnonzero((packets.protocol == PROTOCOL_UDP) & (packets.destination_port == PROBE_PORT))
         if len(sent) == 0:
             raise RecordError(f"{self.folder.name}: client {client} sent no probe.")
-        return int(sent[0])
+        return int(packets.source_high[sent[0]]) << 64 | int(packets.source[sent[0]])
 
     def _alive(self, place: str) -> Packets:
         """The capture of the guest's port at a host, without what sockets sent there that had left it before.
@@ -184,22 +186,20 @@ class RawRecords:
         at the closed gate. It is none of the connection's, which lives elsewhere, nor in the counters of the dump.
         """
         packets = self.packets(f"guest-{place}")
-        left: dict[int, int] = {}
+        left: dict[int, dict[int, int]] = defaultdict(dict)  # by receiver and ports: when its connection was dumped
         for event in self.named("socket"):
             if event["reason"] == "dump" and event["who"] == f"agent-{place}":
-                left[_key_of_flow(event)] = int(event["time_ns"])
-        if not left:
-            return packets
-        names = np.array(sorted(left), np.uint64)
-        times = np.array([left[int(name)] for name in names], np.int64)
-        of_packets = (
-            (packets.destination.astype(np.uint64) << 32)
-            + (packets.destination_port.astype(np.uint64) << 16)
-            + packets.source_port
-        )
-        at = np.minimum(np.searchsorted(names, of_packets), len(names) - 1)
-        is_ghost = (packets.protocol == PROTOCOL_TCP) & (names[at] == of_packets) & (packets.time_ns > times[at])
-        return packets.select(~is_ghost)
+                receiver, ports = _key_of_flow(event)
+                left[receiver][ports] = int(event["time_ns"])
+        is_ghost = np.zeros(len(packets), np.bool_)
+        for receiver, dumped in left.items():
+            to_it = np.flatnonzero((packets.protocol == PROTOCOL_TCP) & packets.sent_to(receiver))
+            names = np.array(sorted(dumped), np.uint32)
+            times = np.array([dumped[int(name)] for name in names], np.int64)
+            of_packets = (packets.destination_port[to_it].astype(np.uint32) << 16) + packets.source_port[to_it]
+            at = np.minimum(np.searchsorted(names, of_packets), len(names) - 1)
+            is_ghost[to_it] = (names[at] == of_packets) & (packets.time_ns[to_it] > times[at])
+        return packets.select(~is_ghost) if is_ghost.any() else packets
 
     @property
     def _offsets(self) -> list[int]:
@@ -219,10 +219,10 @@ class RawRecords:
         return {}
 
 
-def _key_of_flow(reading: Mapping[str, Any]) -> int:
-    """The receiver's address and port and the sender's port, of a reading taken at the sender; it has one address."""
+def _key_of_flow(reading: Mapping[str, Any]) -> tuple[int, int]:
+    """The receiver's address, and its port and the sender's as one number, of a reading taken at the sender."""
     remote, remote_port = str(reading["remote"]).rsplit(":", 1)
-    return (address(remote) << 32) + (int(remote_port) << 16) + int(str(reading["local"]).rsplit(":", 1)[1])
+    return address(remote), (int(remote_port) << 16) + int(str(reading["local"]).rsplit(":", 1)[1])
 
 
 def socket_events(raw: RawRecords, *, of_clients: bool) -> Iterator[Mapping[str, Any]]:

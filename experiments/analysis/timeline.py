@@ -24,7 +24,7 @@ def timeline_table(raw: RawRecords) -> pd.DataFrame:
     frames = []
     for client in raw.clients:
         packets, own = raw.packets(client), raw.client_address(client)
-        for series, chosen in ((RECEIVED, packets.source != own), (SENT, packets.source == own)):
+        for series, chosen in ((RECEIVED, ~packets.sent_by(own)), (SENT, packets.sent_by(own))):
             sizes = packets.length[chosen].astype(np.int64)
             bins = _binned(packets.time_ns[chosen], sizes, begin, end)
             frames.append(bins.assign(client=client, series=series))

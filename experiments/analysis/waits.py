@@ -30,7 +30,7 @@ def probe_waits(raw: RawRecords, client: str) -> list[Wait]:
     if from_ns is None:
         return []
     there, here, address = raw.packets("guest-b"), raw.packets(client), raw.client_address(client)
-    is_probe = (there.protocol == PROTOCOL_UDP) & (there.destination_port == PROBE_PORT) & (there.source == address)
+    is_probe = (there.protocol == PROTOCOL_UDP) & (there.destination_port == PROBE_PORT) & there.sent_by(address)
     first_ns = _first(there, is_probe, from_ns=from_ns)
     waits = [*_network_waits(raw, from_ns), Wait(name=NO_FRAME, until_ns=first_ns)]
     if first_ns is None:
@@ -66,10 +66,10 @@ def request_waits(raw: RawRecords, client: str, longest: Outage, retransmits: pd
     there, address = raw.packets("guest-b"), raw.client_address(client)
     port = int(names[0].split(">")[0].rsplit(":", 1)[1])
     data = (there.protocol == PROTOCOL_TCP) & (there.payload > 0)
-    out = data & (there.destination == address) & (there.destination_port == port)
+    out = data & there.sent_to(address) & (there.destination_port == port)
     left_ns = _last(there, out, from_ns=from_ns, until_ns=end_ns)
     if left_ns is not None:
-        into = data & (there.source == address) & (there.source_port == port)
+        into = data & there.sent_by(address) & (there.source_port == port)
         arrived_ns = _last(there, into, from_ns=from_ns, until_ns=left_ns)
         if arrived_ns is not None:
             waits.append(Wait(name=ON_THE_WAY, until_ns=arrived_ns))
@@ -80,7 +80,7 @@ def request_waits(raw: RawRecords, client: str, longest: Outage, retransmits: pd
 def _network_waits(raw: RawRecords, from_ns: int) -> Iterator[Wait]:
     """Until the announcement was on the wire, and until each switch had re-learned the port."""
     there = raw.packets("guest-b")
-    announced_ns = _first(there, there.arp_operation > 0, from_ns=from_ns)
+    announced_ns = _first(there, there.announcements(), from_ns=from_ns)
     if announced_ns is not None and raw.settings.migration.announce != "none":
         yield Wait(name=NO_ANNOUNCEMENT, until_ns=announced_ns)
     relearned = [(str(event["switch"]), int(event["time_ns"])) for event in raw.relearned]

@@ -11,6 +11,8 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unnoticed.endpoints import endpoint
+
 _LENGTH = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
 
 
@@ -86,14 +88,14 @@ def socket_reading(
 ) -> dict[str, Any]:
     """One reading of a connection for the event log (event `socket`).
 
-    Keys: local and remote as "address:port", and every field of TcpInfo. The counters outlive a connection that ended
-    or was reset, the name of its other end does not (getpeername: ENOTCONN): give the names where that can be. Read
-    after both ends have closed, the counters hold the repeats of the FIN too. Raises OSError.
+    Keys: local and remote as `endpoint` writes them, and every field of TcpInfo. The counters outlive a connection that
+    ended or was reset, the name of its other end does not (getpeername: ENOTCONN): give the names where that can be.
+    Read after both ends have closed, the counters hold the repeats of the FIN too. Raises OSError.
     """
-    local = connection.getsockname() if local is None else local
-    remote = connection.getpeername() if remote is None else remote
+    local = connection.getsockname()[:2] if local is None else local
+    remote = connection.getpeername()[:2] if remote is None else remote
     return {
-        "local": f"{local[0]}:{local[1]}",
-        "remote": f"{remote[0]}:{remote[1]}",
+        "local": endpoint(*local),
+        "remote": endpoint(*remote),
         **asdict(read_tcp_info(connection)),
     }

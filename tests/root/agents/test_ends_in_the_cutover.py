@@ -42,7 +42,7 @@ class SourceHere:
         self.clients = []
         guest = self.places["guest-a"]
         settings = GuestSettings(
-            address=guest.ipv4,
+            addresses=(guest.ipv4,),
             interface=guest.interface,
             congestion="cubic",
             events=str(stage.events_path),

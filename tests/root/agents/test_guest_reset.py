@@ -44,7 +44,7 @@ class Guests:
 
     def start(self, who):
         settings = GuestSettings(
-            address=ADDRESS, interface="lo", congestion="reno", events=str(self.folder / "events.jsonl"), who=who
+            addresses=(ADDRESS,), interface="lo", congestion="reno", events=str(self.folder / "events.jsonl"), who=who
         )
         guest = GuestProcess(settings, ram=Ram.create(memory_bytes=SMALLEST_BYTES), namespace=HereAlready())
         self.running[who] = guest

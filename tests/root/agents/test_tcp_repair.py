@@ -15,6 +15,7 @@ from unnoticed.agents.announce import Announcer, frames_for
 from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
+from unnoticed.endpoints import family_of
 from unnoticed.errors import MigrationError
 from unnoticed.tcpinfo import read_tcp_info
 
@@ -27,8 +28,8 @@ DATA = random.Random(7).randbytes(4 << 20)
 class Connection:
     """A connection from c1 to the guest; `move` takes the guest's end to the other host, as a cutover does."""
 
-    def __init__(self, fabric):
-        self.places = fabric.places
+    def __init__(self, fabric, ip):
+        self.places, self.ip = fabric.places, ip
         self.spaces = {name: NetworkNamespace(self.places[name].pid) for name in ("a", "b", "c1", "guest-a", "guest-b")}
         self.gates, self.announcers = {}, {}
         for at in "ab":
@@ -42,17 +43,18 @@ class Connection:
 
     def announce(self):
         guest = self.places["guest-a"]
-        self.announcers[self.at].send(frames_for("garp", mac=guest.mac, ipv4=guest.ipv4))
+        self.announcers[self.at].send(frames_for("garp+na", mac=guest.mac, ipv4=guest.ipv4, ipv6=guest.ipv6))
 
     def open(self, *, congestion="cubic", receive_buffer=None):
-        address = (self.places["guest-a"].ipv4, PORT)
-        with self.spaces["guest-a"].entered(), socket.socket() as listener:
+        address = (self.places["guest-a"].address(self.ip), PORT)
+        family = family_of(address[0])
+        with self.spaces["guest-a"].entered(), socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion.encode())
             listener.bind(address)
             listener.listen()
             with self.spaces["c1"].entered():
-                self.client = socket.socket()
+                self.client = socket.socket(family)
             if receive_buffer:
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.client.settimeout(10)
@@ -98,12 +100,15 @@ class Connection:
 
 
 @pytest.fixture
-def connection(fabric):
-    made = Connection(fabric)
+def connection(request, fabric):
+    made = Connection(fabric, getattr(request, "param", "ipv4"))
     try:
         yield made
     finally:
         made.close()
+
+
+of_both_families = pytest.mark.parametrize("connection", ["ipv4", "ipv6"], indirect=True)
 
 
 def fill(sender, data=DATA):
@@ -149,6 +154,7 @@ def timestamps(request, connection):
     put(1)
 
 
+@of_both_families
 def test_a_connection_with_data_in_both_queues_goes_on_without_a_byte_lost_or_changed(connection, timestamps):
     connection.open(receive_buffer=8192)
     to_guest = fill(connection.client)
@@ -167,6 +173,7 @@ def test_a_connection_with_data_in_both_queues_goes_on_without_a_byte_lost_or_ch
     assert bool(read_tcp_info(connection.server).options & 1) == bool(timestamps)
 
 
+@of_both_families
 def test_what_was_in_flight_and_lost_is_repeated_by_the_new_kernel(connection):
     connection.open()
     connection.gates["a"].set(PortState.DISABLED)
@@ -178,6 +185,7 @@ def test_what_was_in_flight_and_lost_is_repeated_by_the_new_kernel(connection):
     assert read(connection.server, 10) == b"never came"
 
 
+@of_both_families
 def test_a_connection_that_its_client_has_half_closed_can_be_answered_and_closed(connection, timestamps):
     connection.open()
     connection.client.send(b"all I have to say")
@@ -192,6 +200,7 @@ def test_a_connection_that_its_client_has_half_closed_can_be_answered_and_closed
     assert read(connection.client, 100) == b"received"
 
 
+@of_both_families
 def test_the_options_the_scales_and_the_congestion_control_are_kept(connection, timestamps):
     connection.open(congestion="reno")
     before = read_tcp_info(connection.server)
@@ -219,6 +228,7 @@ def test_buffers_do_not_grow_over_twenty_moves(connection):
     assert read(connection.server, to_guest) == DATA[:to_guest]
 
 
+@of_both_families
 def test_sequence_numbers_may_wrap_around_during_the_moves(connection):
     """4 MiB each way does not reach the wrap by chance: here the state is shifted to just before it."""
     connection.open()
@@ -226,7 +236,7 @@ def test_sequence_numbers_may_wrap_around_during_the_moves(connection):
     assert 0 <= state.write_sequence < 1 << 32
     shifted = dataclasses.replace(state, write_sequence=5, send_queue=b"0123456789", unsent_bytes=3)
     with connection.spaces["guest-a"].entered():
-        restored = tcp_repair.restore(dataclasses.replace(shifted, remote=("10.77.1.1", 9)))
+        restored = tcp_repair.restore(dataclasses.replace(shifted, remote=(state.remote[0], 9)))
     try:
         again, _ = tcp_repair.dump(restored, slot=3)
         assert again.write_sequence == 2
@@ -245,6 +255,7 @@ def test_unsent_bytes_are_queued_whole_though_the_buffer_is_smaller_here(connect
     assert read(connection.client, to_client) == DATA[:to_client]
 
 
+@of_both_families
 def test_large_segments_stay_large(connection, timestamps):
     """TCP_INFO counts each segment of what was sent in one piece."""
     connection.open()
@@ -262,6 +273,48 @@ def test_a_connection_that_was_reset_before_the_dump_is_told_apart(connection):
     until(lambda: read_tcp_info(connection.server).state == 7)
     with pytest.raises(tcp_repair.ConnectionLostError):
         connection.dump()
+
+
+@of_both_families
+def test_a_window_that_opened_while_nobody_was_there_to_hear_it_is_asked_for(connection):
+    """The client's word of it is lost at the closed gate, and it has no reason to say it again."""
+    connection.open(receive_buffer=8192)
+    to_client = fill(connection.server)
+    state = connection.dump()
+    assert state.window[1] < state.mss
+    taken = connection.client.recv(1 << 20)
+    while select.select([connection.client], [], [], 0.05)[0]:
+        taken += connection.client.recv(1 << 20)
+    connection.restore(state)
+    assert taken + read(connection.client, to_client - len(taken)) == DATA[:to_client]
+
+
+def test_a_client_that_asks_whether_anybody_is_there_is_answered_by_the_new_kernel(connection):
+    connection.open()
+    for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2)):
+        connection.client.setsockopt(socket.IPPROTO_TCP, option, value)
+    connection.move()
+    heard = read_tcp_info(connection.client).segs_in
+    connection.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    until(lambda: read_tcp_info(connection.client).segs_in > heard)
+    connection.server.send(b"here")
+    assert read(connection.client, 4) == b"here"
+
+
+@pytest.mark.parametrize("behind", [b"", b"and more"])
+def test_urgent_data_that_was_not_read_yet_cannot_be_moved_and_is_lost_to_nobody(connection, behind):
+    connection.open()
+    connection.client.send(b"before!", socket.MSG_OOB)
+    connection.client.send(behind)
+    until(lambda: tcp_repair._queued(connection.server, 0x541B) >= 6)
+    with pytest.raises(MigrationError, match=r"slot 3 has urgent data \(RFC 9293, section 3\.8\.5\)"):
+        connection.dump()
+    connection.gates["a"].set(PortState.FORWARDING)
+    tcp_repair.release(connection.server, None)
+    assert connection.server.recv(1, socket.MSG_OOB) == b"!"
+    assert read(connection.server, 6 + len(behind)) == b"before" + behind
+    state = connection.move()
+    assert state.receive_queue == b""
 
 
 def test_a_connection_that_this_end_has_closed_cannot_be_moved(connection):
@@ -336,6 +389,7 @@ def test_a_reset_that_arrives_while_the_connection_is_read_makes_it_a_lost_one(c
         tcp_repair.dump(connection.server, slot=3)
 
 
+@of_both_families
 def test_a_connection_that_outlives_its_process_does_not_keep_the_next_guest_from_listening(connection):
     """Its end was moved half closed, so its kernel waits for a FIN that has come long ago."""
     connection.open()
@@ -345,7 +399,8 @@ def test_a_connection_that_outlives_its_process_does_not_keep_the_next_guest_fro
     connection.server.close()
     assert read(connection.client, 1) == b""
     with connection.spaces["guest-b"].entered():
-        socket.create_server(("10.77.0.100", PORT)).close()
+        address = (connection.places["guest-b"].address(connection.ip), PORT)
+        socket.create_server(address, family=family_of(address[0])).close()
 
 
 def test_closing_in_repair_mode_tells_the_client_nothing(connection):
@@ -355,6 +410,7 @@ def test_closing_in_repair_mode_tells_the_client_nothing(connection):
     assert select.select([connection.client], [], [], 0.1)[0] == []
 
 
+@of_both_families
 def test_aborting_resets_the_connection_whoever_else_holds_it(connection):
     connection.open()
     with connection.server.dup():
@@ -365,6 +421,7 @@ def test_aborting_resets_the_connection_whoever_else_holds_it(connection):
     tcp_repair.abort(connection.server)  # again, in vain
 
 
+@of_both_families
 def test_leaving_repair_mode_at_the_source_goes_on_as_if_nothing_had_been(connection):
     connection.open(receive_buffer=8192)
     to_guest, to_client = fill(connection.client), fill(connection.server)

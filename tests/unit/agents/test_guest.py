@@ -38,7 +38,7 @@ class Bench:
     def make(self, ram):
         self.ours, theirs = socket.socketpair()
         self.ours.send(b"pause")
-        return Guest(ram=ram, address="127.0.0.1", control=theirs, events=self.log, congestion="cubic")
+        return Guest(ram=ram, addresses=["127.0.0.1"], control=theirs, events=self.log, congestion="cubic")
 
     def turn(self, times=2):
         for _ in range(times):
@@ -49,7 +49,7 @@ class Bench:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        client.connect(self.guest._listener.getsockname())
+        client.connect(self.named(self.guest._listeners))
         client.setblocking(False)
         self.clients.append(client)
         self.turn(1)
@@ -78,7 +78,8 @@ class Bench:
     def close_guest(self, guest):
         for connection, _ in guest._connections.values():
             connection.close()
-        for each in (guest._epoll, guest._listener, guest._probes, guest._foreign_probes, guest._control, self.ours):
+        bound = (guest._listeners, guest._probes, guest._foreign_probes)
+        for each in (guest._epoll, guest._control, self.ours, *(each for some in bound for each in some.values())):
             each.close()
         del guest._quads, guest._ram
 
@@ -88,6 +89,11 @@ class Bench:
         self.log.close()
         for client in self.clients:
             client.close()
+
+    def named(self, sockets):
+        """Where one of the guest's kinds of sockets is bound."""
+        (only,) = sockets.values()
+        return only.getsockname()
 
     def slot(self, word, slot=0):
         return self.ram.quads[slot_base(slot) + word]
@@ -396,7 +402,7 @@ def test_without_a_free_slot_a_newcomer_is_refused_and_does_not_keep_the_loop_bu
 
 
 def test_everyone_who_waits_is_accepted_before_a_pause(bench):
-    address = bench.guest._listener.getsockname()
+    address = bench.named(bench.guest._listeners)
     for _ in range(20):
         client = socket.create_connection(address)
         bench.clients.append(client)
@@ -411,7 +417,7 @@ def test_adopting_another_number_of_connections_than_the_ram_knows_is_an_error(b
 
 def test_probes_are_echoed_as_they_came(bench):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as prober:
-        prober.connect(bench.guest._probes.getsockname())
+        prober.connect(bench.named(bench.guest._probes))
         for data in (b"one", b"", workload.PROBE.pack(1, 2, 3, 4)):
             prober.send(data)
         bench.turn(1)
@@ -437,7 +443,7 @@ def test_a_tool_that_is_not_ours_is_answered_before_and_after_a_move_also_in_the
 
 def test_sockperf_is_answered_on_its_own_port_and_strangers_there_are_not(bench):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tool:
-        tool.connect(bench.guest._foreign_probes.getsockname())
+        tool.connect(bench.named(bench.guest._foreign_probes))
         tool.send(b"stranger")
         tool.send(bytes(8) + b"\x00\x03\x00\x00\x00\x0e")
         bench.turn(1)

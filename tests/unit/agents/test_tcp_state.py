@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 from unnoticed.agents.kernel.tcp_repair import TcpState
 
 u32, u16, u8 = (st.integers(0, (1 << bits) - 1) for bits in (32, 16, 8))
-endpoints = st.tuples(st.ip_addresses(v=4).map(str), u16)
+# An IPv6 address that an IPv4 one is mapped to is that one: no connection has it.
+addresses = {
+    4: st.ip_addresses(v=4).map(str),
+    6: st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None).map(str),
+}
 
 
 @st.composite
 def states(draw):
     send_queue = draw(st.binary(max_size=200))
+    endpoints = st.tuples(addresses[draw(st.sampled_from([4, 6]))], u16)
     return TcpState(
         slot=draw(u32),
         local=draw(endpoints),
@@ -99,6 +104,14 @@ def test_a_queue_beyond_the_limit_is_refused_before_it_is_read(queue, length):
     start = len(packed) - len(EXAMPLE.send_queue) - len(EXAMPLE.receive_queue) - 8
     struct.pack_into("<I", packed, start + 4 * queue, length)
     with pytest.raises(ValueError, match=f"queue of {length} bytes is beyond the limit"):
+        TcpState.unpack(memoryview(packed))
+
+
+@pytest.mark.parametrize("mixed", [("local", "fd77::64"), ("remote", "fd77::101")])
+def test_a_connection_between_ipv4_and_ipv6_is_refused(mixed):
+    end, address = mixed
+    packed = dataclasses.replace(EXAMPLE, **{end: (address, 7000)}).pack()
+    with pytest.raises(ValueError, match=f"a connection cannot be between .*{address}"):
         TcpState.unpack(memoryview(packed))
 
 

@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -101,17 +102,20 @@ def test_a_super_frame_without_an_ip_length_has_the_payload_of_its_frame(frames_
     assert table.payload.tolist() == [70_000]
 
 
-def test_announcements_are_arp_whose_sender_and_target_are_one(frames_of):
+def test_announcements_are_arp_whose_sender_and_target_are_one_rarp_and_what_icmpv6_says_to_all_nodes(frames_of):
     guest = "10.77.0.100"
     frames = [
         Ether(**ETHER) / ARP(op=1, hwsrc=ETHER["src"], psrc=guest, pdst=guest),
         Ether(**ETHER) / ARP(op=2, hwsrc=ETHER["src"], hwdst=ETHER["dst"], psrc=guest, pdst=guest),
         Ether(**ETHER) / ARP(op=1, hwsrc=ETHER["src"], psrc=guest, pdst="10.77.1.1"),
         Ether(**ETHER) / IP(src=guest, dst=guest) / UDP(),
+        Ether(**ETHER, type=0x8035) / ARP(op=3, hwsrc=ETHER["src"], hwdst=ETHER["src"]),
+        Ether(**ETHER) / IPv6(src="fd77::64", dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt="fd77::64"),
+        Ether(**ETHER) / IPv6(src="fd77::64", dst="fd77::101", hlim=255) / ICMPv6ND_NA(tgt="fd77::64"),
     ]
     table = parse(frames_of([bytes(frame) for frame in frames]))
-    assert table.announcements(address(guest)).tolist() == [True, True, False, False]
-    assert table.arp_operation.tolist() == [1, 2, 1, 0]
+    assert table.announcements().tolist() == [True, True, False, False, True, True, False]
+    assert table.arp_operation[:4].tolist() == [1, 2, 1, 0]
     assert table.arp_sender_mac[:3].tolist() == [0x020000000001] * 3
     assert table.arp_target_mac[1] == 0x027700000064
 

@@ -1,4 +1,4 @@
-"""Netlink messages about a bridge's forwarding table."""
+"""Netlink messages about forwarding tables of bridges, and neighbour tables."""
 
 import contextlib
 import socket
@@ -30,12 +30,15 @@ def test_entries_of_several_messages_are_read_and_others_are_skipped():
 
 
 def test_an_entry_of_a_neighbour_table_has_an_address_and_one_without_a_mac_says_nothing():
-    address = (1, bytes([10, 77, 0, 100]))
-    data = message(family=socket.AF_INET, attributes=(address, (2, MAC)))
-    data += message(family=socket.AF_INET, attributes=(address,)) + message()
-    assert list(entries(data, socket.AF_INET)) == [
-        Entry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False, ipv4="10.77.0.100")
-    ]
+    data = b""
+    for family, address in ((socket.AF_INET, "10.77.0.100"), (socket.AF_INET6, "fd77::64")):
+        attribute = (1, socket.inet_pton(family, address))
+        data += message(family=family, attributes=(attribute, (2, MAC)))
+        data += message(family=family, attributes=(attribute,)) + message()
+    for family, address in ((socket.AF_INET, "10.77.0.100"), (socket.AF_INET6, "fd77::64")):
+        assert list(entries(data, family)) == [
+            Entry(mac="02:77:00:00:00:64", ifindex=7, state=2, removed=False, address=address)
+        ]
 
 
 @pytest.mark.parametrize("cut", [1, 4, 20])
