@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoticed.agents import dirtier
-from unnoticed.agents.announce import Announcer
+from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
@@ -93,7 +93,7 @@ class Agent:
                 report = Source(host, MigrationSettings(**fields)).run()
                 self._control.reply("migrated", **dataclasses.asdict(report), here=host.guest is not None)
             case "announce":
-                self._host.announcer.send(host.announcements[command["announce"]])
+                self._host.announcer.send(host.announcements[command["announce"]].frames)
                 self._control.reply("announced")
             case "verify":
                 self._control.reply("verified", **self._verify())
@@ -149,7 +149,7 @@ class Agent:
 
 
 def main() -> None:
-    """Argument: JSON with place, address, key and announcements in hex, guest, guest_pid, gate, events.
+    """Argument: JSON with place, address, key in hex, announcements by name, guest, guest_pid, gate, events.
 
     And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge.
     """
@@ -181,9 +181,7 @@ def main() -> None:
         announcer=announcer,
         handshakes=handshakes,
         holding=holding,
-        announcements={
-            name: tuple(bytes.fromhex(frame) for frame in frames) for name, frames in settings["announcements"].items()
-        },
+        announcements={name: Announcement.unpacked(each) for name, each in settings["announcements"].items()},
     )
     try:
         Agent(host, Control(), listener).run()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import socket
 from collections.abc import Callable
 from enum import Enum
 
 from unnoticed.agents import wire
+from unnoticed.agents.announce import Announcement
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.guest_process import GuestProcess
@@ -20,6 +22,7 @@ from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
 from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
 from unnoticed.clock import now_ns
+from unnoticed.endpoints import endpoint
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
 
@@ -131,11 +134,11 @@ class Destination:
     def _hold(self, message: wire.Divert) -> None:
         """Have the guest's frames come here, and hold them."""
         gate, holding = self._host.gate, self._host.holding
-        frames = self._host.announcements.get(message.announce)
+        announcement = self._host.announcements.get(message.announce)
         if holding is None:
             raise MigrationError(f"The agent of host {self._host.place} was not started to hold frames.")
-        if not frames:
-            raise PeerError(f"The source asks for an announcement that is not known: {message.announce!r}.")
+        if announcement is None or not announcement.at_once:
+            raise PeerError(f"The source asks for an announcement that is not known here: {message.announce!r}.")
         with self._cutover.step("plug"):
             self._holding = holding
             holding.hold(limit_bytes=message.limit_bytes)
@@ -144,7 +147,7 @@ class Destination:
             gate.set(PortState.FORWARDING)
         with self._cutover.step("announce"):
             self._announced_ns = now_ns()
-            self._host.announcer.send(frames)
+            self._host.announcer.send(announcement.at_once)
 
     def _give_back(self, holding: Holding) -> None:
         """Return what was held to the source, once the switches do; what fails here is noted."""
@@ -184,11 +187,13 @@ class Destination:
         """
         assert self._guest is not None
         self._tell_ram()
-        frames, holding = self._host.announcements[commit.announce], self._holding
+        announcement, holding = self._host.announcements[commit.announce], self._holding
         if holding is None:
+            if announcement.early:
+                self._do("announce-early", lambda: self._host.announcer.send(announcement.frames))
             self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
             self._announced_ns = now_ns()
-            self._do("announce", lambda: self._host.announcer.send(frames))
+            self._do("announce", lambda: self._host.announcer.send(announcement.at_once))
             self._do("revive", self._revive)
         else:
             self._do("revive", self._revive)
@@ -202,12 +207,14 @@ class Destination:
             self._drop()
             return Arrival.LOST
         self._host.guest = self._guest
+        if announcement.later_ns:
+            self._repeat(commit.announce, announcement)
         try:
             self._channel.send(wire.Resumed(resumed_ns))
         except PeerError as error:  # the source has gone: nothing is lost with it
             self._troubles.append(("report", str(error)))
         if holding is not None:
-            self._host.announcer.send(frames)  # again, for switches that the first has not reached
+            self._host.announcer.send(announcement.at_once)  # again, for switches that the first has not reached
             self._await_stragglers(holding)
             holding.settle()
         self._channel.close()
@@ -216,15 +223,27 @@ class Destination:
         if self._unpacker is not None:
             self._unpacker.close()
         self._report()
+        if announcement.at_once:
+            self._note_announcement(commit.announce, len(announcement.frames), self._announced_ns)
+        return Arrival.RESUMED
+
+    def _repeat(self, name: str, announcement: Announcement) -> None:
+        """Have the guest announced again, as its schedule says; counted from when the gate opened."""
+        self._host.announcer.repeat(
+            announcement.frames,
+            at_ns=[self._announced_ns + after_ns for after_ns in announcement.later_ns],
+            sent=functools.partial(self._note_announcement, name, len(announcement.frames)),
+        )
+
+    def _note_announcement(self, name: str, frames: int, time_ns: int) -> None:
         self._host.events.write(
             "announced",
-            time_ns=self._announced_ns,
+            time_ns=time_ns,
             migration=self._number,
             place=self._host.place,
-            announce=commit.announce,
-            frames=len(frames),
+            announce=name,
+            frames=frames,
         )
-        return Arrival.RESUMED
 
     def _release(self, holding: Holding) -> None:
         """Let the guest have its frames: those that were late, those that were held, then all."""
@@ -266,7 +285,7 @@ class Destination:
                 tcp_repair.leave(connection)
                 tcp_repair.send_unsent(connection, state)
             except (MigrationError, OSError) as error:  # the guest will find it broken, as if the client had reset it
-                self._troubles.append(("revive", f"{state.remote[0]}:{state.remote[1]}: {error}"))
+                self._troubles.append(("revive", f"{endpoint(*state.remote)}: {error}"))
                 tcp_repair.abort(connection)
 
     def _drop(self) -> None:

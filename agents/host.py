@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unnoticed.agents.announce import Announcer
+from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
 from unnoticed.agents.holding import Holding
 from unnoticed.agents.kernel.bridge_port import BridgePort
@@ -31,7 +31,7 @@ class Host:
     gate: BridgePort
     announcer: Announcer
     handshakes: HandshakeMonitor
-    announcements: Mapping[str, tuple[bytes, ...]]
+    announcements: Mapping[str, Announcement]
     guest: GuestProcess | None = field(default=None)
     holding: Holding | None = field(default=None)
 

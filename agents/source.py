@@ -204,8 +204,9 @@ class Source:
     def _check_holding(self) -> None:
         if self._holding is None:
             raise MigrationError(f"The agent of host {self._host.place} was not started to hold frames.")
-        if not self._host.announcements.get(self._settings.announce):
-            raise MigrationError("Frames can only be held for a guest that is announced.")
+        announcement = self._host.announcements.get(self._settings.announce)
+        if announcement is None or not announcement.at_once:
+            raise MigrationError("Frames can only be held for a guest that is announced at once.")
 
     def _precopy(self, tracker: DirtyTracker) -> None:
         """Rounds until the policy says switch, and new connections wait. Raises _GaveUpError when it sees no end."""
@@ -361,6 +362,7 @@ class Source:
         """Pause here, resume there; returns when it resumed. Up to `relinquish` any failure leaves the guest ours."""
         step, channel, ram = self._cutover.step, self._require_channel(), self._guest.ram
         self._throttle.end()
+        self._host.announcer.forget()  # it came here not long ago, perhaps
         if tracker is None:
             self._outlook()
             with step("hush"):
@@ -448,7 +450,8 @@ class Source:
         if self._holding is not None:
             self._holding.put_attempts_aside()
         else:
-            socket_filter.drop_new_connections(self._guest.listener)
+            for listener in self._guest.listeners:
+                socket_filter.drop_new_connections(listener)
         deadline_ns = now_ns() + _HANDSHAKE_NS
         handshakes = self._host.handshakes
         while (handshakes.half_open() or handshakes.closing()) and now_ns() < deadline_ns:
@@ -458,7 +461,8 @@ class Source:
         if self._holding is not None:
             self._holding.put_back()
         else:
-            socket_filter.accept_new_connections(self._guest.listener)
+            for listener in self._guest.listeners:
+                socket_filter.accept_new_connections(listener)
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
@@ -495,7 +499,7 @@ class Source:
         try:
             if not peer_knows:  # it may be about to announce the guest: ours must be the last word
                 channel.await_abort(patience_s=_RETURN_S)
-            host.announcer.send(host.announcements[self._settings.announce])
+            host.announcer.send(host.announcements[self._settings.announce].frames)
             returned = channel.receive_held(patience_s=_RETURN_S)
         finally:
             holding.go_on(taken=self._late, returned=returned)

@@ -17,12 +17,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from unnoticed import workload
-from unnoticed.agents.announce import frames_for
+from unnoticed.agents.announce import NONE, Announcement, frames_for
 from unnoticed.errors import MigrationError
 from unnoticed.experiments.analysis.raw import CONTROL_STREAM, GUEST_STREAM
 from unnoticed.experiments.child import Child, Reply
 from unnoticed.experiments.interrupts import shielded
 from unnoticed.experiments.planning.grid import Trial
+from unnoticed.experiments.planning.settings import default_announcement
 from unnoticed.experiments.watch import Watch
 from unnoticed.patience import patient
 from unnoticed.probes.tools import TOOLS, output_name
@@ -119,8 +120,10 @@ class Cast:
 
         Else its clients could not end: nothing of theirs could be checked, and no counter compared.
         """
-        if self._guest_at == "b" and self._trial.settings.migration.announce == "none":
-            self._agents["b"].command("announce", announce="garp")
+        migration = self._trial.settings.migration
+        unannounced = migration.announce == NONE or not migration.announced_after_ns
+        if self._guest_at == "b" and unannounced:
+            self._agents["b"].command("announce", announce=self._plain_announcement)
             self.watch.wait_reply(self._agents["b"], "announced", _START_S)
 
     def stop_tools(self) -> None:
@@ -180,7 +183,7 @@ class Cast:
             ],
             neighbours=self._neighbours(),
             guest_macs=sorted({places[guest].mac for guest in ("guest-a", "guest-b")}),
-            guest_ipv4=places["guest-a"].ipv4,
+            guest_address=self._address("guest-a"),
             events=self._events,
         )
         self._agents = self._start_agents()
@@ -188,7 +191,7 @@ class Cast:
             self._fabric.control,
             "control",
             "probes.echo",
-            ip=places[self._fabric.control].ipv4,
+            ip=self._address(self._fabric.control),
             port=workload.PROBE_PORT,
             realtime=True,
             events=self._events,
@@ -219,15 +222,33 @@ class Cast:
         names = self._fabric.neighbours if len(here) > 1 else ()
         return [{"name": name, "pid": places[name].pid, "toward": here} for name in names]
 
+    def _address(self, place: str) -> str:
+        """What clients call a place."""
+        return self._fabric.places[place].address(self._trial.settings.clients.ip)
+
+    @property
+    def _plain_announcement(self) -> str:
+        """What the plan leaves out or puts off, when it is made up for: the guest announced at once."""
+        return default_announcement(self._trial.settings.clients.ip)
+
     def _start_agents(self) -> dict[str, Child]:
         places, key = self._fabric.places, secrets.token_hex(32)
         agents: dict[str, Child] = {}
         for place in ("a", "b"):
             guest = places[f"guest-{place}"]
-            names = ("garp", self._trial.settings.migration.announce)
+            migration = self._trial.settings.migration
             uplinks = [port for port in self._fabric.host_bridges[self._fabric.hosts[place]].ports if port != "guest"]
-            holds = self._trial.settings.migration.gap == "hold"
-            frames = {name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4) for name in names}
+            holds = migration.gap == "hold"
+            frames = {
+                name: frames_for(name, mac=guest.mac, ipv4=guest.ipv4, ipv6=guest.ipv6)
+                for name in (self._plain_announcement, migration.announce)
+            }
+            announcements = {name: Announcement(frames=these) for name, these in frames.items()}
+            announcements[migration.announce] = Announcement(
+                frames=frames[migration.announce],
+                after_ns=migration.announced_after_ns,
+                early=migration.announced_early,
+            )
             agents[place] = self.start_child(
                 self._fabric.hosts[place],
                 f"agent-{place}",
@@ -237,11 +258,11 @@ class Cast:
                 key=key,
                 guest_pid=guest.pid,
                 gate="guest",
-                announcements={name: [frame.hex() for frame in these] for name, these in frames.items()},
+                announcements={name: each.packed() for name, each in announcements.items()},
                 events=self._events,
                 hold={"mac": guest.mac, "uplinks": uplinks} if holds else None,
                 guest={
-                    "address": guest.ipv4,
+                    "addresses": [address for address in (guest.ipv4, guest.ipv6) if address],
                     "interface": guest.interface,
                     "congestion": self._trial.settings.clients.congestion_control,
                     "events": self._events,
@@ -251,8 +272,7 @@ class Cast:
         return agents
 
     def _start_prober(self, client: str) -> Child:
-        places = self._fabric.places
-        targets = [(GUEST_STREAM, places["guest-a"].ipv4), (CONTROL_STREAM, places[self._fabric.control].ipv4)]
+        targets = [(GUEST_STREAM, self._address("guest-a")), (CONTROL_STREAM, self._address(self._fabric.control))]
         return self.start_child(
             client,
             f"{client}-prober",
@@ -279,7 +299,7 @@ class Cast:
                     f"{client}-{name}",
                     "probes.client",
                     client=client,
-                    guest=self._fabric.places["guest-a"].ipv4,
+                    guest=self._address("guest-a"),
                     port=workload.TCP_PORT,
                     records=str(self._folder),
                     records_name=client if name == "requests" else f"{client}-{name}",
@@ -298,7 +318,7 @@ class Cast:
             client,
             f"{client}-{name}",
             "probes.tool_runner",
-            argv=TOOLS[name].arguments(self._fabric.places["guest-a"].ipv4),
+            argv=TOOLS[name].arguments(self._address("guest-a")),
             output=str(self._folder / output_name(client, name)),
         )
 

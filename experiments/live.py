@@ -43,6 +43,7 @@ def spec_for(settings: Settings, *, adjustable: bool = False) -> FabricSpec:
         neighbours=Neighbours(**fabric.neighbours.model_dump()),
         guest_mac=settings.guest.mac,
         migration_network=fabric.migration_network,
+        ipv6=settings.clients.ip == "ipv6",
         **fabric.link.model_dump(),
         links=fabric.changes,
         later=fabric.later,

@@ -23,6 +23,7 @@ STEPS: dict[str, str] = {
     "await-ready": "A: waits for B to say that it holds all and has checked it. What B does meanwhile is the reason.",
     "await-relinquish": "B: waits for A to let go.",
     "relinquish": "A: lets go. From here on the guest can only run at B; before, it would have gone on at A.",
+    "announce-early": "B: broadcasts where the guest is going to be, behind a port that is still closed.",
     "open-gate": "B: opens the guest's port there.",
     "announce": "B: broadcasts where the guest is now, so that switches learn its port.",
     "revive": "B: lets the connections speak.",

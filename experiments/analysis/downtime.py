@@ -146,13 +146,13 @@ class Downtime:
     def relearned_table(self) -> pd.DataFrame:
         """One row per switch that learned the guest's new port in the cutover or later, before the bench told it."""
         from_ns, until_ns = self._raw.migration.cutover_ns, self._raw.phase_ns("quiesce")
-        announced_ns = min((int(event["time_ns"]) for event in self._raw.named("announced")), default=None)
+        announced_ns = [int(event["time_ns"]) for event in self._raw.named("announced")]
         rows: list[dict[str, Any]] = []
         for event in self._raw.relearned:
             time_ns = int(event["time_ns"])
             if from_ns is None or not from_ns <= time_ns < until_ns:
                 continue
-            close = announced_ns is not None and 0 <= time_ns - announced_ns < _ANNOUNCEMENT_NS
+            close = any(0 <= time_ns - each < _ANNOUNCEMENT_NS for each in announced_ns)
             rows.append(
                 {
                     "switch": event["switch"],

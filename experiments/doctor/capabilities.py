@@ -140,6 +140,11 @@ def _sysctls() -> str:
     return "set ip_forward and read it back"
 
 
+def _ipv6() -> str:
+    shell("ip", "-6", "address", "add", "fd77::1/128", "dev", "lo", "nodad")
+    return "gave lo an address"
+
+
 def _htb() -> str:
     shell("tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "htb", "default", "1")
     shell(
@@ -283,6 +288,9 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(name="network sysctls", purpose="routes, neighbours and IPv6 of hosts", attempt=_sysctls,
                probed="set one in a namespace", remedy="run a container with --privileged, or with "
                "--security-opt unmask=/proc/sys"),
+    Capability(name="IPv6", purpose='clients that speak it: clients.ip = "ipv6"', attempt=_ipv6, required=False,
+               probed="gave lo an address", cost="no guests and clients with IPv6",
+               remedy="run a kernel with IPv6, booted without ipv6.disable=1"),
     Capability(name="HTB", purpose="links of a set rate", attempt=_htb, probed="shaped lo and read the class back",
                remedy=_KERNEL),
     Capability(name="dirty tracking", purpose="finding the pages that are written in a round", network=False,

@@ -157,8 +157,9 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
     sent = sum(entry.sent_bytes for entry in truth.rounds)
     if truth.outcome == "completed":
         sent += truth.rounds[-1].dirty_bytes if truth.rounds else trial.settings.guest.memory_bytes
-    if truth.announced_ns is not None and trial.settings.migration.announce == "garp":
-        yield line(truth.announced_ns, "agent-b", "announced", migration=0, place="b", frames=1, announce="garp")
+    announce = trial.settings.migration.announce
+    if truth.announced_ns is not None and announce != "none":
+        yield line(truth.announced_ns, "agent-b", "announced", migration=0, place="b", frames=1, announce=announce)
     if truth.held is not None:
         yield line(
             truth.held[1],

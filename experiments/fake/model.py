@@ -137,7 +137,7 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         paused = at
         resumed = paused + round(_NATURAL_NS * luck.uniform(0.8, 1.6) + rest / rate * S)
         end = resumed + 2 * MS
-        taught = MS // 2 if migration.announce == "garp" else None
+        taught = MS // 2 if migration.announce != "none" else None
         probe_cut = (paused, resumed + (taught or 1500 * MS))
         tcp_cut = (paused, resumed + (taught or 200 * MS))
         if migration.gap == "hold":

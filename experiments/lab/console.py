@@ -166,8 +166,8 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             import readline  # noqa: F401  # `cmd` uses it once it is imported
 
     def _with_addresses(self, text: str) -> str:
-        places = self._lab.fabric.places
-        known = {name: place.ipv4 for name, place in places.items()} | {"guest": places["guest-a"].ipv4}
+        known = {name: self._lab.address(name) for name in self._lab.fabric.places}
+        known["guest"] = self._lab.address("guest-a")
         return " ".join(known.get(word, word) for word in text.split(" "))
 
     def _say(self, text: str) -> None:

@@ -203,10 +203,14 @@ class Lab:
         argv = ["wireshark", "-k", "-i", interface]
         self.fabric.popen(node, argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def address(self, place: str) -> str:
+        """The address of a place that clients speak to."""
+        return self.fabric.places[place].address(self.trial.settings.clients.ip)
+
     def _pulse_socket(self, client: str) -> socket.socket:
         with inside_network_of(self.fabric.places[client].pid):
             try:
-                return open_stamped((self.fabric.places["guest-a"].ipv4, workload.PROBE_PORT))
+                return open_stamped((self.address("guest-a"), workload.PROBE_PORT))
             except OSError as error:
                 raise FabricError(f"{client} cannot send anything to the guest: {error.strerror}.") from error
 

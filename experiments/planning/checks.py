@@ -194,6 +194,36 @@ def _held_is_announced(settings: Settings) -> Conflict | None:
     )
 
 
+def _held_is_announced_at_once(settings: Settings) -> Conflict | None:
+    migration = settings.migration
+    if migration.gap != "hold" or (0 in migration.announced_after_ns and not migration.announced_early):
+        return None
+    return Conflict(
+        paths=(("migration", "announce_at"), ("migration", "gap")),
+        sentence=f'"{migration.announce_at}" does not go with migration.gap = "hold", where the announcement brings '
+        'the frames to where they are held; begin with "0 ms", without "early", or set gap = "drop".',
+    )
+
+
+def _announced_address_is_there(settings: Settings) -> Conflict | None:
+    if settings.clients.ip == "ipv6" or "na" not in settings.migration.announce.split("+"):
+        return None
+    return Conflict(
+        paths=(("migration", "announce"), ("clients", "ip")),
+        sentence='"na" announces an IPv6 address, and the guest has one only with clients.ip = "ipv6".',
+    )
+
+
+def _tools_speak_it(settings: Settings) -> Conflict | None:
+    if settings.clients.ip == "ipv4" or not settings.clients.tool_names:
+        return None
+    return Conflict(
+        paths=(("clients", "tools"), ("clients", "ip")),
+        sentence=f'"{settings.clients.tools}": tools of others run over IPv4 only; set clients.ip = "ipv4", '
+        "or leave them out.",
+    )
+
+
 _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _working_set_fits,
     _dirtier_has_pages,
@@ -202,6 +232,9 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _held_frames_find_the_guest,
     _held_frames_come_once,
     _held_is_announced,
+    _held_is_announced_at_once,
+    _announced_address_is_there,
+    _tools_speak_it,
 )
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from unnoticed.experiments.planning.document import Document, Keys, is_factor, leaves, merged, put
 from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.quantities import written
-from unnoticed.experiments.planning.settings import Settings, fit_policy
+from unnoticed.experiments.planning.settings import Settings, fit_announcement, fit_policy
 
 Expected = Literal["completed", "gave-up"]
 Scalar = str | int | float | bool | None
@@ -88,7 +88,8 @@ def settings_of(base: Document, cases: Sequence[Case], *, folder: FilePath) -> t
     for case in cases:
         for point in points(merged(base, case.overrides)):
             settings = Settings.model_validate(point, context={"folder": folder})
-            settings = settings.model_copy(update={"migration": fit_policy(settings.migration)})
+            migration = fit_announcement(fit_policy(settings.migration), settings.clients)
+            settings = settings.model_copy(update={"migration": migration})
             factors = {name: _as_written(point, settings, tuple(name.split("."))) for name in names}
             result.append(Setting(case=case.name, expected=case.expected, factors=factors, settings=settings))
     return tuple(result)

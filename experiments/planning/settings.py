@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from pydantic_core import PydanticCustomError
 
+from unnoticed.agents.announce import KINDS, NONE
 from unnoticed.experiments.planning.fields import (
     BitRate,
     ByteRate,
@@ -24,7 +25,7 @@ from unnoticed.experiments.planning.fields import (
 )
 from unnoticed.experiments.planning.policies import DEFAULT_POLICY, Policies
 from unnoticed.experiments.planning.problems import near_word, one_of, shown, suggestion
-from unnoticed.experiments.planning.quantities import DURATION, SHARE, written
+from unnoticed.experiments.planning.quantities import DURATION, SHARE, QuantityError, parse, written
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import Direction, LinkChange
 from unnoticed.topology.spec import STOCK_SHAPES
@@ -33,6 +34,7 @@ PAGE_BYTES = 4096
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
 MOMENTS = ("migration", "cutover", "resumed")  # it was ordered; its policy said switch; the guest runs again
 _MOMENT = re.compile(r"migration|cutover|resumed|round (0|[1-9][0-9]{0,3})")
+AUTO, EARLY = "auto", "early"
 _MS, _S, _MIB, _GBIT = 10**6, 10**9, 1 << 20, 10**9
 
 
@@ -49,6 +51,35 @@ def _read_tools(value: Any) -> Any:
 
 
 Tools = Annotated[str, BeforeValidator(_read_tools)]
+
+
+def _read_announcement(value: Any) -> Any:
+    """A text of one or more kinds of announcements, joined by +, each once; or "auto", or "none"."""
+    names = value.split("+") if isinstance(value, str) else []
+    unknown = [name for name in names if name not in KINDS and value not in (AUTO, NONE)]
+    if isinstance(value, str) and (unknown or len(set(names)) != len(names)):
+        choice = ", ".join(f'"{name}"' for name in (AUTO, NONE, *KINDS))
+        wrong = f'"{unknown[0]}" is not an announcement' if unknown else f'"{value}" names an announcement twice'
+        sentence = f'{wrong}; join any of these by +, as in "garp+na": {choice}.'
+        raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+    return value
+
+
+def _read_times(value: Any) -> Any:
+    """A text of durations, joined by commas, and "early" among them."""
+    if isinstance(value, str):
+        try:
+            for each in value.split(","):
+                if each.strip() != EARLY:
+                    parse(each, DURATION)
+        except QuantityError as error:
+            sentence = f'{str(error).rstrip(".")}; join several by commas, as in "0 ms, 50 ms", "{EARLY}" among them.'
+            raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence}) from error
+    return value
+
+
+Announcement = Annotated[str, BeforeValidator(_read_announcement)]
+AnnouncementTimes = Annotated[str, BeforeValidator(_read_times)]
 
 
 class Section(BaseModel):
@@ -119,7 +150,7 @@ class SwitchSettings(Section):
     ageing_ns: DurationNs = Field(alias="ageing", default=300 * _S)  # until an address is forgotten
     learning: bool = True  # false: a hub
     learning_limit: int | None = Field(default=None, ge=1)  # at most so many addresses; all others are flooded
-    drop_announcements: Literal["none", "garp", "rarp", "all"] = "none"
+    drop_announcements: Literal["none", "garp", "rarp", "na", "all"] = "none"
 
 
 class NeighbourSettings(Section):
@@ -269,6 +300,7 @@ class ClientsSettings(Section):
     """The clients, all alike."""
 
     count: int = Field(default=2, ge=1, le=250)
+    ip: Literal["ipv4", "ipv6"] = "ipv4"  # what they speak to the guest; with "ipv6" everybody has both
     congestion_control: str = Field(default="cubic", pattern=r"^[a-z0-9_]{1,15}$")
     request_response: RequestLoad | None = None
     download: BulkLoad | None = None
@@ -309,7 +341,8 @@ class MigrationSettings(Section):
 
     mode: Literal["stop-and-copy", "pre-copy"] = "pre-copy"
     policy: Annotated[str | None, BeforeValidator(_read_policy)] = DEFAULT_POLICY
-    announce: Literal["garp", "none"] = "garp"
+    announce: Announcement = AUTO  # joined by +; auto: what a kernel would send for each address that the guest has
+    announce_at: AnnouncementTimes = "0 ms"  # after the gate at the destination opened, joined by commas; early: before
     gap: Literal["drop", "hold"] = "drop"
     hold_limit_bytes: SizeBytes = Field(alias="hold_limit", default=32 * _MIB, gt=0, le=1 << 30)
     hold_time_ns: DurationNs = Field(alias="hold_time", default=2 * _S, gt=0)
@@ -317,6 +350,20 @@ class MigrationSettings(Section):
     tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
     codec: Literal["none", "zero", "zstd", "xor", "auto"] = "none"  # how pages are coded on their way
     verify: bool = False
+
+    @property
+    def announced_after_ns(self) -> tuple[int, ...]:
+        """How long after the gate has opened the guest is announced, each time."""
+        return tuple(parse(each, DURATION) for each in self._announced_at if each != EARLY)
+
+    @property
+    def announced_early(self) -> bool:
+        """Whether it is announced before the gate is open."""
+        return EARLY in self._announced_at
+
+    @property
+    def _announced_at(self) -> list[str]:
+        return [each.strip() for each in self.announce_at.split(",")]
 
     @property
     def policy_parameters(self) -> dict[str, int]:
@@ -357,3 +404,15 @@ def fit_policy(migration: MigrationSettings) -> MigrationSettings:
     fitted: dict[str, int | None] = dict.fromkeys(POLICIES.names)
     given = {name: value for name, value in migration.policy_parameters.items() if name in taken}
     return migration.model_copy(update={"policy": policy, **fitted, **taken, **given})
+
+
+def default_announcement(ip: Literal["ipv4", "ipv6"]) -> str:
+    """What announces a guest: a frame for each address that it has."""
+    return "garp+na" if ip == "ipv6" else "garp"
+
+
+def fit_announcement(migration: MigrationSettings, clients: ClientsSettings) -> MigrationSettings:
+    """Say what "auto" comes to."""
+    if migration.announce != AUTO:
+        return migration
+    return migration.model_copy(update={"announce": default_announcement(clients.ip)})

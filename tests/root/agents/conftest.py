@@ -1,5 +1,7 @@
 """A fabric with two agents on it and a client's load, for whole migrations."""
 
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from unnoticed import workload
-from unnoticed.agents.announce import Announcer, frames_for
+from unnoticed.agents.announce import Announcement, Announcer, frames_for
 from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.events import read_events
@@ -27,8 +29,11 @@ MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
-    def __init__(self, fabric, folder, *, hold=False):
-        self.fabric, self.folder, self.hold = fabric, folder, hold
+    def __init__(self, fabric, folder, *, hold=False, ip="ipv4", announcements=None):
+        """`announcements`: those of the agents, by name, beside the usual ones: Announcement without frames."""
+        self.fabric, self.folder, self.hold, self.ip = fabric, folder, hold, ip
+        usual = ("garp", "garp+na", "none") if fabric.spec.ipv6 else ("garp", "none")
+        self.announcements = dict.fromkeys(usual, Announcement(frames=())) | (announcements or {})
         self.events_path = folder / "events.jsonl"
         self.children, self.others = [], []
         self.number = 0
@@ -47,8 +52,8 @@ class Stage:
         self.children.append(child)
         return child
 
-    def start_agent(self, place, *, key="00" * 32, to="ffffffffffff"):
-        """`to`: whom it sends its announcements to."""
+    def start_agent(self, place, *, key="00" * 32, to=""):
+        """`to`: whom it sends its announcements to, if not to everybody."""
         guest = self.fabric.places[f"guest-{place}"]
         uplinks = [port for port in self.fabric.host_bridges[place].ports if port != "guest"]
         hold = {"hold": {"mac": guest.mac, "uplinks": uplinks}} if self.hold else {}
@@ -62,12 +67,18 @@ class Stage:
             guest_pid=guest.pid,
             gate="guest",
             announcements={
-                name: [to + frame.hex()[12:] for frame in frames_for(name, mac=guest.mac, ipv4=guest.ipv4)]
-                for name in ("garp", "none")
+                name: dataclasses.replace(
+                    each,
+                    frames=tuple(
+                        bytes.fromhex(to) + frame[6:] if to else frame
+                        for frame in frames_for(name, mac=guest.mac, ipv4=guest.ipv4, ipv6=guest.ipv6)
+                    ),
+                ).packed()
+                for name, each in self.announcements.items()
             },
             events=str(self.events_path),
             guest={
-                "address": guest.ipv4,
+                "addresses": [address for address in (guest.ipv4, guest.ipv6) if address],
                 "interface": guest.interface,
                 "congestion": "cubic",
                 "events": str(self.events_path),
@@ -142,7 +153,7 @@ class Stage:
 
     @property
     def guest_address(self):
-        return self.fabric.places["guest-a"].ipv4, workload.TCP_PORT
+        return self.fabric.places["guest-a"].address(self.ip), workload.TCP_PORT
 
     def begin_migration(self, source, destination, *, fail_there=None, via=None, expected=True, **settings):
         self.number += 1
@@ -153,6 +164,7 @@ class Stage:
         given = {
             "mode": "pre-copy",
             "policy": "tcp-timeout",  # which gives up on a machine that is too busy
+            "announce": "garp+na" if self.ip == "ipv6" else "garp",
             "destination": there.ipv4,
             "number": self.number,
             "gap": "hold" if self.hold else "drop",
@@ -249,10 +261,16 @@ def fabric(tmp_path_factory):
     run = Run(output=tmp_path_factory.mktemp("run"))
     run.begin()
     try:
-        with Fabric(FabricSpec(shape="single", clients=1, rate_bit_per_s=None), run_id=run.id) as fabric:
+        with Fabric(FabricSpec(shape="single", clients=1, rate_bit_per_s=None, ipv6=True), run_id=run.id) as fabric:
             yield fabric
     finally:
         run.end()
+
+
+@pytest.fixture(scope="session")
+def make_stage(fabric):
+    """To make a stage of one's own, in a folder; whoever does closes it."""
+    return functools.partial(Stage, fabric)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class Measured:
     def answers(self, place, client):
         """When the guest's port at a place sent answers to a client's probe."""
         packets = self.raw.packets(f"guest-{place}")
-        sent = (packets.source_port == PROBE_PORT) & (packets.destination == self.raw.client_address(client))
+        sent = (packets.source_port == PROBE_PORT) & packets.sent_to(self.raw.client_address(client))
         return packets.time_ns[sent]
 
 
@@ -108,6 +108,7 @@ SETTINGS = {
     "pre-copy, tree, 4 clients": ("fabric.shape=tree", "clients.count=4"),
     "stop-and-copy, tree": ("fabric.shape=tree", "migration.mode=stop-and-copy"),
     "1 client, verified": ("clients.count=1", "migration.verify=true", "clients.congestion_control=reno"),
+    "IPv6, tree": ("clients.ip=ipv6", "fabric.shape=tree", "migration.announce_at=0 ms, 50 ms"),
 }
 
 

@@ -36,13 +36,20 @@ def said_of(run):
     return tables
 
 
-@pytest.mark.parametrize("shape", ["ring", "leaf-spine", "two-sites", "router", "firewall"])
-def test_a_guest_migrates_on_every_shape(start_run, shape):
-    said_of(start_run("run", "--set", f"fabric.shape={shape}", "--set", "clients.count=2"))
+@pytest.mark.parametrize(
+    ("shape", "ip"),
+    [("ring", "ipv4"), ("leaf-spine", "ipv4"), ("two-sites", "ipv4"), ("router", "ipv4"), ("firewall", "ipv6")],
+)
+def test_a_guest_migrates_on_every_shape(start_run, shape, ip):
+    options = ("--set", f"fabric.shape={shape}", "--set", "clients.count=2", "--set", f"clients.ip={ip}")
+    tables = said_of(start_run("run", *options))
+    assert tables.flows["remote"].str.startswith("[fd77:").all() == (ip == "ipv6")
 
 
-def test_a_gateway_that_must_learn_another_mac_is_seen_to_learn_it_from_the_announcement(start_run):
-    tables = said_of(start_run("run", "--set", "fabric.shape=router", "--set", "guest.mac=new"))
+@pytest.mark.parametrize("ip", ["ipv4", "ipv6"])
+def test_a_gateway_that_must_learn_another_mac_is_seen_to_learn_it_from_the_announcement(start_run, ip):
+    options = ("--set", "fabric.shape=router", "--set", "guest.mac=new", "--set", f"clients.ip={ip}")
+    tables = said_of(start_run("run", *options))
     learned = {row["switch"]: row for row in tables.relearned.to_dict("records")}
     assert learned["r1"]["port"] == "02:77:00:00:00:65"
     assert learned["r1"]["cause"] == "announcement"

@@ -1,0 +1,46 @@
+"""A guest moves in every mode, under every policy, over IPv4 and over IPv6, whether frames are dropped or held."""
+
+import itertools
+from typing import get_args
+
+import pytest
+
+from unnoticed.agents.policy_catalogue import catalogue
+from unnoticed.experiments.planning.settings import MigrationSettings
+
+pytestmark = pytest.mark.root
+
+MODES = get_args(MigrationSettings.model_fields["mode"].annotation)
+WAYS = [
+    ("stop-and-copy", "none"),
+    *itertools.product((mode for mode in MODES if mode != "stop-and-copy"), catalogue().policies),
+]
+
+
+@pytest.fixture(scope="module", params=["ipv4", "ipv6"])
+def travelling(request, make_stage, tmp_path_factory):
+    """A guest under load that goes to and fro; in the end nobody was harmed."""
+    made = make_stage(tmp_path_factory.mktemp(request.param), hold=True, ip=request.param)
+    try:
+        made.boot(memory_bytes=32 << 20, working_set_bytes=2 << 20, dirty_bytes_per_s=4 << 20)
+        client = made.load(rate_hz=200, connections=4)
+        made.at = "a"
+        yield made
+        made.check_unharmed(client)
+        ended = {event["remote"].rsplit(":", 1)[0] for event in made.events("socket") if event["who"] == "c1"}
+        assert ended == {{"ipv4": "10.77.0.100", "ipv6": "[fd77::64]"}[request.param]}
+        assert not made.events("trouble") + made.events("connection-lost")
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("gap", get_args(MigrationSettings.model_fields["gap"].annotation))
+@pytest.mark.parametrize(("mode", "policy"), WAYS)
+def test_a_guest_under_load_moves_and_is_whole(travelling, mode, policy, gap):
+    source, destination = travelling.at, "b" if travelling.at == "a" else "a"
+    report = travelling.migrate(source, destination, mode=mode, policy=policy, gap=gap)
+    assert (report["outcome"], report["reason"]) == ("completed", "")
+    assert report["connections"] >= 6
+    travelling.agents[destination].wait_reply("arrival", 20)
+    travelling.at = destination
+    travelling.check_guest(destination)
