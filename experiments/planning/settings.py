@@ -69,8 +69,8 @@ def _read_times(value: Any) -> Any:
     """A text of durations, joined by commas, and "early" among them."""
     if isinstance(value, str):
         try:
-            for each in value.split(","):
-                if each.strip() != EARLY:
+            for each in map(str.strip, value.split(",")):
+                if each != EARLY:
                     parse(each, DURATION)
         except QuantityError as error:
             sentence = f'{str(error).rstrip(".")}; join several by commas, as in "0 ms, 50 ms", "{EARLY}" among them.'

@@ -75,7 +75,7 @@ def test_what_is_announced_before_the_gate_is_open_reaches_nobody(stage):
     stage.agents["b"].command("announce", announce="garp")
     stage.agents["b"].wait_reply("announced", 10)
     assert has_seen(lookout, wait_s=10)
-    lookout.forget()
+    lookout.close()
     space.close()
 
 

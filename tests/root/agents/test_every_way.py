@@ -38,7 +38,11 @@ def travelling(request, make_stage, tmp_path_factory):
 @pytest.mark.parametrize(("mode", "policy"), WAYS)
 def test_a_guest_under_load_moves_and_is_whole(travelling, mode, policy, gap):
     source, destination = travelling.at, "b" if travelling.at == "a" else "a"
-    report = travelling.migrate(source, destination, mode=mode, policy=policy, gap=gap)
+    report = travelling.migrate(source, destination, mode=mode, policy=policy, gap=gap, parameters={})
+    if report["outcome"] == "gave-up":  # as some policies do on a machine that is too busy
+        assert f"the {policy} policy sees no end" in report["reason"]
+        travelling.check_guest(source)
+        return
     assert (report["outcome"], report["reason"]) == ("completed", "")
     assert report["connections"] >= 6
     travelling.agents[destination].wait_reply("arrival", 20)

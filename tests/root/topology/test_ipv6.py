@@ -15,7 +15,8 @@ from unnoticed.agents.announce import Announcer, frames_for
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.topology.bridge import DISABLED, FORWARDING, forwarding_port, set_gate
 from unnoticed.topology.fabric import Fabric, FabricSpec
-from unnoticed.topology.firewall import counted, firewall_counters
+from unnoticed.topology.firewall import counted
+from unnoticed.topology.host import firewall_counters
 from unnoticed.topology.namespaces import run_inside
 from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.nft import read_table
