@@ -12,12 +12,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from unnoticed.agents.dirtier import UNCOMPRESSIBLE, Contents
 from unnoticed.agents.kernel import libc
 from unnoticed.agents.ram import Ram, Slot, slot_base
+from unnoticed.agents.tachometer import Tachometer
 from unnoticed.errors import MigrationError
+from unnoticed.events import EventLog
 from unnoticed.patience import patient
 
 _TIMEOUT_S = patient(20.0)
@@ -64,6 +67,8 @@ class GuestProcess:
             self._control.close()
             raise
         self._pidfd = os.pidfd_open(self._process.pid)
+        self._events = EventLog(Path(settings.events), who=settings.who)
+        self._tachometer = Tachometer(ram, self._events)
         self.tracker_fd: int | None = None
         self.address = 0
         self.listeners: list[socket.socket] = []  # duplicates of the guest's, once it is ready
@@ -118,7 +123,9 @@ class GuestProcess:
     def resume(self, *, moved: bool) -> int:
         """Let it run; `moved` if it was handed connections. Returns when it did, CLOCK_MONOTONIC ns."""
         self._send(message="resume", moved=moved)
-        return int(self._answer("resumed")["time_ns"])
+        resumed_ns = int(self._answer("resumed")["time_ns"])
+        self._tachometer.start()
+        return resumed_ns
 
     def pause(self) -> int:
         """Stop it at its safe point; returns when it stood still. Its whole state is in the RAM then."""
@@ -178,6 +185,8 @@ class GuestProcess:
         """End the process and release what belonged to it, except the RAM."""
         self._process.kill()
         self._process.wait()
+        self._tachometer.stop()
+        self._events.close()
         self._control.close()
         os.close(self._pidfd)
         for listener in self.listeners:

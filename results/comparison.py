@@ -39,6 +39,8 @@ COMPARED = (
     "bytes_sent",
     "retransmits",
     "cutover_retransmits",
+    "brownout_request_p99_ns",
+    "brownout_dirty_share",
     "resets",
     "completed",
     "integrity",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unnoticed.results.schema import NEW_CONNECTION, REQUEST_LATENCY, TIME_STAMP
+from unnoticed.results.schema import BROWNOUT_SPANS, NEW_CONNECTION, REQUEST_LATENCY, TIME_STAMP
 
 # In the order in which they begin.
 STEPS: dict[str, str] = {
@@ -30,6 +30,18 @@ STEPS: dict[str, str] = {
     "release": "B: gives the guest what was held for it.",
     "resume": "B: lets the guest run. The blackout ends.",
 }
+
+SPANS: dict[str, str] = dict(
+    zip(
+        BROWNOUT_SPANS,
+        (
+            "The second half of the warm-up; in the first, connections begin.",
+            "From the order to migrate until the cutover.",
+            "Of post-copy: from the resume until all pages had come.",
+        ),
+        strict=True,
+    )
+)
 
 ESTIMATORS: dict[str, str] = {
     TIME_STAMP: (

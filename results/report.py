@@ -24,7 +24,7 @@ from unnoticed.results.cells import Cell, cells, counted, disturbed
 from unnoticed.results.environment import flatten
 from unnoticed.results.frames import floats
 from unnoticed.results.grid import Grid
-from unnoticed.results.plots import distribution, retransmits, rounds, timeline, waterfall
+from unnoticed.results.plots import brownout, distribution, retransmits, rounds, timeline, waterfall
 from unnoticed.results.plots import network as plan_of
 from unnoticed.results.quantities import format_ns, format_quantity, marked, unbroken
 from unnoticed.results.run import Run
@@ -299,6 +299,14 @@ class Report:
         return summaries.encodings(self.cells, self.tables.encodings)
 
     @cached_property
+    def brownout_plot(self) -> Markup:
+        return Markup(brownout.draw(self.cells, self.tables.brownout))
+
+    @cached_property
+    def brownout(self) -> Grid:
+        return summaries.brownout(self.cells, self.tables.brownout)
+
+    @cached_property
     def retransmits_plot(self) -> Markup:
         return Markup(retransmits.draw(self.cells, self.tables.flows, self.tables.retransmits))
 
@@ -327,6 +335,7 @@ class Report:
                 ("rounds", tables.rounds),
                 ("encodings", tables.encodings),
                 ("steps", tables.steps),
+                ("brownout", tables.brownout),
                 ("outages", tables.outages),
                 ("waterfall", tables.waterfall),
                 ("flows", _without_quiet_connects(tables.flows)),
@@ -345,8 +354,8 @@ class Report:
     @cached_property
     def _by_trial(self) -> dict[str, Tables]:
         names = (
-            "rounds", "encodings", "steps", "outages", "waterfall", "flows", "retransmits", "relearned", "links",
-            "stalls", "captures",
+            "rounds", "encodings", "steps", "brownout", "outages", "waterfall", "flows", "retransmits", "relearned",
+            "links", "stalls", "captures",
         )  # fmt: skip
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {

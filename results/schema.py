@@ -18,6 +18,7 @@ Versions:
 11 flows: columns `harmless_blackout_ns` and `predicted_retransmit`.
 12 flows: columns `timeouts_held`, `lost` and `overtaken`; captures: `retransmits` and `kernel_retransmits`.
 13 rounds: a column `wire_bytes`; trials: a column `codec`; a table `encodings`.
+14 a table `brownout`, and of it in trials: `baseline_...` and `brownout_...`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -39,6 +40,7 @@ ENCODINGS = ("none", "zero", "zstd", "xor")
 TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
 PHASES = ("rounds", "cutover", "after", "other")
 SENDERS = ("client", "guest")
+BROWNOUT_SPANS = ("warm-up", "rounds", "after")
 SERIES = ("received_bit_per_s", "sent_bit_per_s")
 NEW_CONNECTION = "new-connection"  # the longest time until a connection that was being opened was answered
 TIME_STAMP = "time-stamp"  # the estimator (RFC 6201) that perceived_ns and the first waterfall follow
@@ -188,6 +190,50 @@ TRIALS = Table(
         _count("held_refused", "frames that found no room there", label="frames that could not be held"),
         _count("resets", "connections that were reset", label="connections reset"),
         _time(
+            "baseline_request_median_ns",
+            "median wait for an answer before the migration, from when the request was due",
+            label="usual request",
+        ),
+        _time(
+            "baseline_request_p99_ns",
+            "99th percentile of the wait for an answer before the migration",
+            label="slow request before the migration (99th percentile)",
+        ),
+        _time(
+            "brownout_request_median_ns",
+            "median wait for an answer while pages were tracked and sent and the guest ran",
+            label="usual request during the migration",
+        ),
+        _time(
+            "brownout_request_p99_ns",
+            "99th percentile of the wait for an answer while pages were tracked and sent and the guest ran",
+            label="slow request during the migration (99th percentile)",
+        ),
+        _number(
+            "baseline_dirty_pages_per_s",
+            "1/s",
+            "pages that the guest's dirtier wrote per second before the migration",
+            label="dirtier's pace before the migration",
+        ),
+        _number(
+            "brownout_dirty_pages_per_s",
+            "1/s",
+            "pages that it wrote per second while pages were tracked and sent and the guest ran",
+            label="dirtier's pace during the migration",
+        ),
+        _number(
+            "brownout_skipped_pages_per_s",
+            "1/s",
+            "pages per second that it left out meanwhile, since it could not keep up",
+            label="pages that the dirtier left out during the migration",
+        ),
+        _number(
+            "brownout_dirty_share",
+            "share",
+            "brownout_dirty_pages_per_s over baseline_dirty_pages_per_s",
+            label="dirtier's pace during the migration, of that before",
+        ),
+        _time(
             "host_stall_ns",
             "longest stall of this machine seen by the control probe",
             label="stall of the machine itself",
@@ -327,6 +373,25 @@ TABLES: tuple[Table, ...] = (
             _time("sent_ns"),
             _time("answered_ns", "NA: never"),
             _flag("right", "the answer was the right one"),
+        ),
+    ),
+    Table(
+        name="brownout",
+        row="one span of time in which the guest ran: before the migration, and while pages were tracked and sent",
+        columns=(
+            TRIAL_ID,
+            _key(
+                "span",
+                "the second half of the warm-up; the rounds; of post-copy, after the resume until all pages had come",
+                values=BROWNOUT_SPANS,
+            ),
+            _time("start_ns", required=True),
+            _time("end_ns", required=True),
+            _count("requests", "due and answered within it, of all clients"),
+            _time("request_median_ns", "their median wait for an answer, from when they were due"),
+            _time("request_p99_ns", "the 99th percentile of it"),
+            _number("dirty_pages_per_s", "1/s", "pages that the guest's dirtier wrote"),
+            _number("skipped_pages_per_s", "1/s", "pages that it left out, since it could not keep up"),
         ),
     ),
     Table(

@@ -43,6 +43,7 @@ class Tables:
     retransmits: pd.DataFrame = field(default_factory=lambda: schema.empty("retransmits"))
     outages: pd.DataFrame = field(default_factory=lambda: schema.empty("outages"))
     requests: pd.DataFrame = field(default_factory=lambda: schema.empty("requests"))
+    brownout: pd.DataFrame = field(default_factory=lambda: schema.empty("brownout"))
     relearned: pd.DataFrame = field(default_factory=lambda: schema.empty("relearned"))
     links: pd.DataFrame = field(default_factory=lambda: schema.empty("links"))
     waterfall: pd.DataFrame = field(default_factory=lambda: schema.empty("waterfall"))

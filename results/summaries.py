@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unnoticed.results import glossary, grid, metrics
+from unnoticed.results import glossary, grid, metrics, schema
 from unnoticed.results.cells import Cell
 from unnoticed.results.frames import records
 from unnoticed.results.grid import Grid
@@ -58,8 +58,8 @@ def overview(cells: Sequence[Cell]) -> Grid:
                 _middle(trials, "slowest_request_ns"),
                 _middle(trials, "slowest_connect_ns"),
                 _middle(trials, "total_ns"),
+                _typical_count(trials["rounds_retransmits"]),
                 _typical_count(trials["cutover_retransmits"]),
-                _typical_count(trials["retransmits"]),
                 _all(cell.trials["integrity"]),
                 _all(cell.trials["kernel_agrees"]),
             )
@@ -73,9 +73,12 @@ def overview(cells: Sequence[Cell]) -> Grid:
         grid.number("slowest connect", "the longest time to open a connection and be answered"),
         grid.number("whole migration"),
         grid.number(
+            "resent, rounds",
+            "segments sent again while the rounds were sent: the congestion of the page stream; median and most",
+        ),
+        grid.number(
             "resent, cutover", "segments sent again from the pause until 1.5 s after the resume; median and most"
         ),
-        grid.number("resent, in all", "segments sent again in the whole trial; median and most"),
         grid.text("data intact", "every byte of every flow, and RAM; disturbed trials too"),
         grid.text(
             "kernel agrees", "our count of retransmissions equals the kernel's, flow by flow; disturbed trials too"
@@ -258,6 +261,41 @@ def encodings(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
         grid.number("share", "of the size"),
     )
     return Grid(caption="Pages by encoding, sums", heads=heads, rows=tuple(rows), note=_without(cells))
+
+
+def brownout(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
+    """Medians of each span of time of each setting in which the guest ran, over the trials that count and had it."""
+    rows = []
+    for cell in cells:
+        mine = cell.rows_of(frame)
+        for span in schema.BROWNOUT_SPANS:
+            group = mine[mine["span"] == span]
+            if not len(group):
+                continue
+            waits = [numbers(group[column]) for column in ("request_median_ns", "request_p99_ns")]
+            paces = [numbers(group[column]) for column in ("dirty_pages_per_s", "skipped_pages_per_s")]
+            rows.append(
+                (
+                    cell.label,
+                    span,
+                    str(len(group)),
+                    str(int(group["requests"].sum())),
+                    *(fixed_ms(median(known)) if len(known) else NOTHING for known in waits),
+                    *(format_number(round(median(known))) if len(known) else NOTHING for known in paces),
+                )
+            )
+    heads = (
+        grid.text("setting"),
+        grid.text("time"),
+        grid.number("trials", "that count, and had this time"),
+        grid.number("requests", "due and answered within it, in all these trials"),
+        grid.number("answer, ms", "the median wait for an answer, from when the request was due"),
+        grid.number("p99, ms", "the 99th percentile of it"),
+        grid.number("pages/s", "that the guest's dirtier wrote"),
+        grid.number("left out/s", "pages that it should have written and did not, since it could not keep up"),
+    )
+    caption = "Before the migration, and while pages were tracked and sent; medians"
+    return Grid(caption=caption, heads=heads, rows=tuple(rows), note=_without(cells), hints=glossary.SPANS)
 
 
 def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:

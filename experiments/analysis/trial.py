@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from unnoticed.experiments.analysis.brownout import Brownout
 from unnoticed.experiments.analysis.downtime import Downtime
 from unnoticed.experiments.analysis.flows import FlowTables, analyse_flows
 from unnoticed.experiments.analysis.raw import RawRecords
@@ -27,6 +28,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
     raw = RawRecords(folder, trial.settings)
     flows = analyse_flows(raw)
     downtime = Downtime(raw, flows.retransmits)
+    brownout = Brownout(raw)
     tables = {
         "rounds": _rounds(raw),
         "encodings": _encodings(raw),
@@ -35,6 +37,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "retransmits": flows.retransmits,
         "outages": downtime.outages_table(),
         "requests": _requests(raw),
+        "brownout": brownout.table(),
         "relearned": downtime.relearned_table(),
         "links": _links(raw),
         "waterfall": downtime.waterfall_table(),
@@ -42,7 +45,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "stalls": downtime.stalls_table(),
         "captures": _captures(raw, flows),
     }
-    tables["trials"] = pd.DataFrame([_trial(raw, flows, downtime, tables)])
+    tables["trials"] = pd.DataFrame([_trial(raw, flows, downtime, tables) | brownout.of_trial()])
     return {name: table.assign(trial_id=trial.id) for name, table in tables.items()}
 
 

@@ -168,6 +168,7 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
             **{"migration": 0, "place": "b", "frames": held, "bytes": held * 100},
             **{"late": 0, "refused": 0, "overdue": False},
         )
+    yield from _dirtier(trial.settings, truth)
     yield line(truth.end_ns, "agent-a", "migration", **_migration(trial.settings, truth, sent))
     taught_ns = truth.held[0] if truth.held is not None else truth.probe_cut[1] - MS // 5 if truth.probe_cut else None
     if taught_ns is not None:
@@ -178,6 +179,19 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
     yield line(end, f"agent-{'b' if truth.resumed_ns else 'a'}", "ram", pages=1000, wrong_pages=0)
     for connection in connections:
         yield from _sockets(connection, truth)
+
+
+def _dirtier(settings: Settings, truth: Truth) -> Iterable[dict[str, Any]]:
+    """Its counters, by the agent of the host that the guest is at."""
+    rate = settings.guest.dirty_rate_bytes_per_s
+    moved = truth.resumed_ns if truth.resumed_ns is not None else truth.trial_end_ns
+    for who, start, end in (("guest-a", truth.trial_start_ns, moved), ("guest-b", moved, truth.trial_end_ns)):
+        samples = []
+        for time_ns in range(start, end, 20 * MS):
+            written, left_out = truth.written_bytes(time_ns, rate_bytes_per_s=rate)
+            samples.append((time_ns, written // PAGE_BYTES, left_out // PAGE_BYTES))
+        if samples:
+            yield {"time_ns": end, "who": who, "event": "dirtier", "samples": samples}
 
 
 def _migration(settings: Settings, truth: Truth, sent: int) -> dict[str, Any]:

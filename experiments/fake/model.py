@@ -20,6 +20,7 @@ MS, S = 10**6, 10**9
 RTO_NS = 204 * MS
 DELAY_NS = MS // 10  # one way between a client and the guest
 LINK_SHARE = 0.94  # of a link's rate that page bytes get
+TRACKED_SHARE = 0.9  # of what the dirtier is asked for that it writes while its pages are tracked
 _NATURAL_NS = 8 * MS  # the fixed cost of a cutover
 _HELD_BEFORE_NS = MS // 2  # from the announcement, where frames are held, to the pause
 _SHARES = (("freeze", 0.05), ("dump", 0.25), ("send-rest", 0.2), ("restore", 0.3), ("announce", 0.1), ("resume", 0.1))
@@ -70,6 +71,16 @@ class Truth:
     @property
     def blackout_ns(self) -> int | None:
         return None if self.paused_ns is None or self.resumed_ns is None else self.resumed_ns - self.paused_ns
+
+    def written_bytes(self, time_ns: int, *, rate_bytes_per_s: int) -> tuple[int, int]:
+        """What the dirtier has written since the trial began, and what it has left out."""
+        ran_ns = time_ns - self.trial_start_ns
+        if self.paused_ns is not None and self.resumed_ns is not None:
+            ran_ns -= max(0, min(time_ns, self.resumed_ns) - self.paused_ns)
+        until_ns = self.paused_ns if self.paused_ns is not None else self.end_ns
+        tracked_ns = max(0, min(time_ns, until_ns) - self.start_ns) if self.rounds else 0
+        left_out = round(rate_bytes_per_s * (1 - TRACKED_SHARE) * tracked_ns / S)
+        return rate_bytes_per_s * ran_ns // S - left_out, left_out
 
     def document(self) -> dict[str, Any]:
         """For the truth's own file."""

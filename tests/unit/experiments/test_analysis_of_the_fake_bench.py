@@ -6,6 +6,7 @@ import pytest
 
 from unnoticed.errors import RecordError
 from unnoticed.experiments.fake.bench import FakeBench
+from unnoticed.experiments.fake.model import DELAY_NS, TRACKED_SHARE
 from unnoticed.experiments.planning.plan import load_plan, trials
 
 analysis = pytest.importorskip("unnoticed.experiments.analysis.trial")
@@ -102,3 +103,24 @@ def test_an_incomplete_capture_is_not_taken_for_a_measurement(trial_of, measure)
     except RecordError:
         return
     assert not bool(tables["trials"]["captures_complete"].iloc[0])
+
+
+def test_the_dirtier_s_pace_in_the_rounds_is_held_against_that_of_the_warm_up(trial_of, measure):
+    tables, _ = measure(trial_of("clients.request_response.rate='1 kHz'"))
+    row, spans = tables["trials"].iloc[0], tables["brownout"].set_index("span")
+    assert list(spans.index) == ["warm-up", "rounds"]
+    assert row["baseline_dirty_pages_per_s"] == pytest.approx((10 << 20) / 4096, rel=0.02)
+    assert row["brownout_dirty_share"] == pytest.approx(TRACKED_SHARE, rel=0.03)
+    assert row["brownout_skipped_pages_per_s"] == pytest.approx(
+        (1 - TRACKED_SHARE) * row["baseline_dirty_pages_per_s"], rel=0.1
+    )
+    assert spans.loc["rounds", "end_ns"] == row["paused_ns"]
+    assert row["brownout_request_p99_ns"] == row["baseline_request_p99_ns"] == 2 * DELAY_NS
+
+
+def test_a_guest_that_stands_still_all_the_while_has_no_brownout(trial_of, measure):
+    tables, _ = measure(trial_of("migration.mode=stop-and-copy"))
+    row = tables["trials"].iloc[0]
+    assert list(tables["brownout"]["span"]) == ["warm-up"]
+    assert row["baseline_dirty_pages_per_s"] > 0
+    assert all(row[name] is None for name in ("brownout_request_p99_ns", "brownout_dirty_share"))
