@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unnoticed.agents import dirtier
+from unnoticed.agents import dirtier, replay
 from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
@@ -28,6 +28,8 @@ from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.agents.ram import SLOTS, Super
 from unnoticed.agents.source import MigrationSettings, Source
+from unnoticed.agents.trace import read_trace
+from unnoticed.agents.writer import writer_of
 from unnoticed.control import Command, Control, ParentGoneError
 from unnoticed.errors import MigrationError, UnnoticedError
 from unnoticed.events import EventLog
@@ -115,6 +117,8 @@ class Agent:
                 pattern=command["pattern"],
                 contents=dirtier.Contents(**command.get("contents", {})),
             )
+            if command.get("trace") is not None:
+                replay.load(guest.ram, read_trace(Path(command["trace"])))
             self._host.gate.set(PortState.FORWARDING)
             guest.resume(moved=False)
         except BaseException:
@@ -129,13 +133,8 @@ class Agent:
             return {"here": False}
         guest.pause()
         quads = guest.ram.quads
-        writer = dirtier.Dirtier(
-            pattern=dirtier.Pattern(quads[Super.PATTERN]),
-            working_set_pages=quads[Super.WORKING_SET_PAGES],
-            contents=dirtier.Contents(zero_ppm=quads[Super.ZERO_PPM], compressible_ppm=quads[Super.COMPRESSIBLE_PPM]),
-        )
         written = quads[Super.PAGES_WRITTEN]
-        wrong = writer.wrong_pages(guest.ram.words, written=written)
+        wrong = writer_of(guest.ram).wrong_pages(guest.ram.words, written=written)
         found = {
             "pages": guest.ram.pages,
             "wrong_pages": wrong,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, PAGE_WORDS, Words
 
 _FILL = np.uint64(0x9E3779B97F4A7C15)
-_STAMP = np.uint64(0xBF58476D1CE4E5B9)
+STAMP = np.uint64(0xBF58476D1CE4E5B9)
 _CHUNK_PAGES = 1024
 _SPREAD = np.uint64(0x9E3779B1)  # near the golden section of 2^32: multiples of it fall evenly
 _WHOLE_PPM = 1_000_000
@@ -59,10 +59,17 @@ class _Lane:
 
 
 class Dirtier:
-    """The writes of one pattern over a working set. All methods are functions of the number of writes."""
+    """The writes of one pattern over a working set. All methods are functions of the number of writes, or of time."""
 
-    def __init__(self, *, pattern: Pattern, working_set_pages: int, contents: Contents = UNCOMPRESSIBLE) -> None:
-        self._contents = contents
+    def __init__(
+        self,
+        *,
+        pattern: Pattern,
+        working_set_pages: int,
+        pages_per_s: int = 0,
+        contents: Contents = UNCOMPRESSIBLE,
+    ) -> None:
+        self._pages_per_s, self._contents = pages_per_s, contents
         self._hot_and_cold = pattern is Pattern.HOT_AND_COLD and working_set_pages >= 10
         if self._hot_and_cold:
             hot = working_set_pages // 10
@@ -72,12 +79,25 @@ class Dirtier:
             stride = 1 if pattern is Pattern.SEQUENTIAL else _stride(working_set_pages)
             self._lanes = [_Lane(0, working_set_pages, stride)] if working_set_pages else []
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it never writes anything."""
+        return not self._lanes or not self._pages_per_s
+
+    def due(self, elapsed_ns: int) -> int:
+        """How many writes are due when it has gone on for so long."""
+        return elapsed_ns * self._pages_per_s // 1_000_000_000
+
+    def elapsed_ns(self, written: int) -> int:
+        """For how long it has gone on, at least, when so many writes are due."""
+        return -(-written * 1_000_000_000 // self._pages_per_s)
+
     def write(self, words: Words, *, start: int, stop: int) -> None:
         """Make the writes `start` (included) to `stop` (excluded). `words` is the whole RAM, shape (pages, 512)."""
         for number, lane in enumerate(self._lanes):
             visits = np.arange(self._visits(number, start), self._visits(number, stop), dtype=np.uint64)
             pages = FIRST_DIRTIER_PAGE + lane.first + visits * np.uint64(lane.stride) % np.uint64(lane.pages)
-            words[pages, visits // np.uint64(lane.pages) % np.uint64(PAGE_WORDS)] = (visits + np.uint64(1)) * _STAMP
+            words[pages, visits // np.uint64(lane.pages) % np.uint64(PAGE_WORDS)] = (visits + np.uint64(1)) * STAMP
 
     def wrong_pages(self, words: Words, *, written: int) -> int:
         """How many pages of the area are not what the first `written` writes, and nothing else, make of them."""
@@ -128,7 +148,7 @@ def _stamp(right: Words, inside: npt.NDArray[np.bool_], pages: npt.NDArray[np.in
     count = np.maximum(0, -(-(visits - rank) // lane.pages))[:, None]  # visits to each page
     word = np.arange(PAGE_WORDS, dtype=np.int64)[None, :]
     last = count - 1 - (count - 1 - word) % PAGE_WORDS  # the last visit that wrote this word; negative: none
-    stamps = (rank[:, None] + last * lane.pages + 1).astype(np.uint64) * _STAMP
+    stamps = (rank[:, None] + last * lane.pages + 1).astype(np.uint64) * STAMP
     right[inside] = np.where(last >= 0, stamps, right[inside])
 
 

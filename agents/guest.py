@@ -39,6 +39,7 @@ from unnoticed.agents.ram import (
 )
 from unnoticed.agents.ram import MAGIC as RAM_MAGIC
 from unnoticed.agents.starvation import Starvation
+from unnoticed.agents.writer import writer_of
 from unnoticed.clock import now_ns
 from unnoticed.endpoints import ADDRESS_BYTES, family_of, pack_address, unpack_address
 from unnoticed.events import EventLog
@@ -141,14 +142,11 @@ class Guest:
     def run(self) -> None:
         """Serve until told to pause; returns at the safe point, with everything in RAM."""
         quads = self._quads
-        writer = dirtier.Dirtier(
-            pattern=dirtier.Pattern(quads[Super.PATTERN]), working_set_pages=quads[Super.WORKING_SET_PAGES]
-        )
-        rate = quads[Super.DIRTY_PAGES_PER_S] if quads[Super.WORKING_SET_PAGES] else 0
-        origin_ns = self._running_ns() - (quads[Super.PAGES_WRITTEN] * 1_000_000_000 // rate if rate else 0)
+        writer = writer_of(self._ram)
+        origin_ns = self._running_ns() - quads[Super.DIRTIED_NS]
         control, listeners, probes = self._control.fileno(), self._listeners, self._probes
         foreign_probes = self._foreign_probes
-        timeout_s = tick_s = _TICK_NS / 1e9 if rate else None
+        timeout_s = tick_s = None if writer.is_idle else _TICK_NS / 1e9
         self._starvation.begin(now_ns())
         while True:
             pausing = False
@@ -165,19 +163,20 @@ class Guest:
                     self._accept(listeners[fd])
                 else:
                     self._serve(fd, event)
-            if rate:
+            if not writer.is_idle:
                 written = quads[Super.PAGES_WRITTEN]
                 now = self._running_ns()
-                due = (now - origin_ns) * rate // 1_000_000_000
-                if due - written > rate * _BACKLOG_NS // 1_000_000_000 + _BATCH_PAGES:
+                due = writer.due(now - origin_ns)
+                if writer.due(max(0, now - origin_ns - _BACKLOG_NS)) > written + _BATCH_PAGES:
                     quads[Super.PAGES_SKIPPED] += due - written
-                    origin_ns = now - written * 1_000_000_000 // rate
+                    origin_ns = now - writer.elapsed_ns(written)
                     due = written
-                if due > written:
-                    stop = min(due, written + _BATCH_PAGES)
+                stop = min(due, written + _BATCH_PAGES)
+                if stop > written:
                     writer.write(self._ram.words, start=written, stop=stop)
                     quads[Super.PAGES_WRITTEN] = stop
-                timeout_s = 0 if due > quads[Super.PAGES_WRITTEN] else tick_s
+                quads[Super.DIRTIED_NS] = now - origin_ns if stop == due else writer.elapsed_ns(stop)
+                timeout_s = 0 if due > stop else tick_s
             if pausing:
                 for listener in listeners.values():
                     self._accept(listener)

@@ -44,6 +44,11 @@ class Super(IntEnum):
     THROTTLED_NS = 9  # for how long the agent has kept the guest from running, to slow its writes
     ZERO_PPM = 10  # what the dirtier's area was filled with: `dirtier.Contents`
     COMPRESSIBLE_PPM = 11
+    DIRTIED_NS = 12  # for how long the dirtier has gone on, by its own clock: it stands still while the guest does
+    TRACE_PAGES = 13  # of a trace that the dirtier replays, which lies in the last pages of the RAM; 0: there is none
+    TRACE_INTERVALS = 14
+    TRACE_INTERVAL_NS = 15
+    TRACE_DIGEST = 16
 
 
 class Slot(IntEnum):

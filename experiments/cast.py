@@ -210,6 +210,7 @@ class Cast:
             dirty_bytes_per_s=guest.dirty_rate_bytes_per_s,
             pattern=guest.pattern,
             contents={"zero_ppm": guest.zero_pages_ppm, "compressible_ppm": guest.compressible_ppm},
+            trace=None if guest.trace_path is None else str(guest.trace_path),
         )
         for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load, *self._tools):
             self.watch.wait_reply(child, "ready", _START_S)

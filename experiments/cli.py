@@ -31,6 +31,7 @@ _COMMANDS = {
     "compare": ("compare", "Two runs side by side, with confidence intervals."),
     "audit": ("audit", "What other methods would have reported on the same trials."),
     "calibrate": ("calibrate", "How well this machine measures: known outages, and what is made of them."),
+    "record": ("record", "A real program's written pages, for a guest to replay."),
     "analyse": ("analyse", "Retransmissions and outages in captures of any origin."),
     "clean": ("clean", "Remove what a crashed run left, and only that."),
 }

@@ -47,6 +47,11 @@ def _raise(exception: type[BaseException]) -> None:
     raise exception
 
 
+def has_come() -> bool:
+    """Whether a signal has asked to stop: for work that is shielded and ends by itself."""
+    return _State.seen
+
+
 @contextlib.contextmanager
 def one_interrupt(note: Callable[[str], None]) -> Iterator[None]:
     """Inside, the first signal raises KeyboardInterrupt, and any later one is only answered by `note`.

@@ -13,7 +13,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 SYS_USERFAULTFD = 323  # arch/x86/entry/syscalls/syscall_64.tbl
 SYS_PIDFD_GETFD = 438
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+SYS_CLOSE = 3
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+PR_SET_THP_DISABLE = 41
 
 
 def check(result: int, what: str) -> int:
@@ -61,6 +63,23 @@ def disconnect(fd: int) -> None:
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that made it ends."""
     check(_libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+
+
+def stay_with_small_pages() -> None:
+    """No huge pages for this process and what it executes: each page is then told apart from its neighbours."""
+    check(_libc.prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), "prctl")
+
+
+def ptrace(request: int, pid: int, address: int, data: int) -> int:
+    """`ptrace`; of a request that peeks, the word at `address`. Raises OSError."""
+    _libc.ptrace.restype = ctypes.c_long
+    ctypes.set_errno(0)  # a word may be -1
+    result: int = _libc.ptrace(
+        ctypes.c_long(request), ctypes.c_long(pid), ctypes.c_ulong(address), ctypes.c_ulong(data)
+    )
+    if result == -1 and (number := ctypes.get_errno()):
+        raise OSError(number, f"ptrace {request}: {os.strerror(number)}")
+    return result
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

@@ -11,6 +11,7 @@ import os
 
 from unnoticed.agents.kernel import libc
 
+OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # of the system call
 _API = 0xAA
 _UFFDIO_API = 0xC018AA3F
 _UFFDIO_REGISTER = 0xC020AA00
@@ -35,13 +36,18 @@ class _Register(ctypes.Structure):
 
 def open_async_write_protect() -> int:
     """A userfaultfd for the calling process; raises OSError where the kernel lacks the asynchronous mode."""
-    fd = libc.syscall(libc.SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = libc.syscall(libc.SYS_USERFAULTFD, OPEN_FLAGS)
     try:
-        libc.ioctl(fd, _UFFDIO_API, _Api(_API, _FEATURE_WP_ASYNC | _FEATURE_WP_UNPOPULATED, 0))
+        begin_async_write_protect(fd)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def begin_async_write_protect(fd: int) -> None:
+    """Put a userfaultfd that was just opened, by whomever, into this mode; raises OSError where the kernel lacks it."""
+    libc.ioctl(fd, _UFFDIO_API, _Api(_API, _FEATURE_WP_ASYNC | _FEATURE_WP_UNPOPULATED, 0))
 
 
 def register(fd: int, *, start: int, length: int) -> None:

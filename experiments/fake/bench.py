@@ -19,7 +19,7 @@ from unnoticed.events import EventLog
 from unnoticed.experiments.bench import Progress
 from unnoticed.experiments.fake.frames import pcap
 from unnoticed.experiments.fake.load import Connection, Load, load_of
-from unnoticed.experiments.fake.model import DELAY_NS, MS, RTO_NS, S, Truth, migrate
+from unnoticed.experiments.fake.model import DELAY_NS, MS, RTO_NS, S, Truth, migrate, writes_of
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.planning.settings import PAGE_BYTES, Settings
 from unnoticed.tcpinfo import TcpInfo
@@ -183,7 +183,7 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
 
 def _dirtier(settings: Settings, truth: Truth) -> Iterable[dict[str, Any]]:
     """Its counters, by the agent of the host that the guest is at."""
-    rate = settings.guest.dirty_rate_bytes_per_s
+    _, rate = writes_of(settings.guest)
     moved = truth.resumed_ns if truth.resumed_ns is not None else truth.trial_end_ns
     for who, start, end in (("guest-a", truth.trial_start_ns, moved), ("guest-b", moved, truth.trial_end_ns)):
         samples = []

@@ -14,7 +14,8 @@ from typing import Any
 from unnoticed.agents.forecast import Outlook, Round
 from unnoticed.agents.policy import SWITCH, Action
 from unnoticed.agents.policy_catalogue import make_policy
-from unnoticed.experiments.planning.settings import PAGE_BYTES, Settings
+from unnoticed.agents.trace import read_trace
+from unnoticed.experiments.planning.settings import PAGE_BYTES, GuestSettings, Settings
 
 MS, S = 10**6, 10**9
 RTO_NS = 204 * MS
@@ -99,10 +100,19 @@ class Truth:
             at = end
 
 
+def writes_of(guest: GuestSettings) -> tuple[int, int]:
+    """How much memory the guest writes to, and how fast; of a trace on the average."""
+    if guest.trace_path is None:
+        return guest.working_set_bytes, guest.dirty_rate_bytes_per_s
+    trace = read_trace(guest.trace_path)
+    return trace.pages * PAGE_BYTES, round(trace.bytes_per_s)
+
+
 def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: int, cool_down_ns: int) -> Truth:
     """Compute one migration. The same seed gives the same one."""
     luck = random.Random(seed)
     guest, migration = settings.guest, settings.migration
+    working_set_bytes, dirty_bytes_per_s = writes_of(guest)
     link_bit_per_s = min(settings.fabric.link.rate_bit_per_s, migration.rate_limit_bit_per_s or 1 << 62)
     rate = link_bit_per_s / 8 * LINK_SHARE  # bytes per second
     start = trial_start_ns + warm_up_ns
@@ -119,8 +129,8 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         if decision.limit_ns is not None and duration > decision.limit_ns:
             unsent, duration = round(rest * (1 - decision.limit_ns / duration)), decision.limit_ns
             unsent -= unsent % PAGE_BYTES
-        written = guest.dirty_rate_bytes_per_s * duration / S * (1 - decision.throttle_ppm / 1e6)
-        dirty = min(guest.working_set_bytes, int(written)) + unsent
+        written = dirty_bytes_per_s * duration / S * (1 - decision.throttle_ppm / 1e6)
+        dirty = min(working_set_bytes, int(written)) + unsent
         dirty -= dirty % PAGE_BYTES
         rounds.append(
             FakeRound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 from unnoticed.errors import PlanError
@@ -12,7 +13,15 @@ from unnoticed.experiments.planning.document import Document, Keys
 from unnoticed.experiments.planning.policies import DEFAULT_POLICY
 from unnoticed.experiments.planning.problems import one_of
 from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
-from unnoticed.experiments.planning.settings import GUEST_OVERHEAD_BYTES, POLICIES, FabricSettings, Settings
+from unnoticed.experiments.planning.settings import (
+    GUEST_OVERHEAD_BYTES,
+    NO_TRACE,
+    PAGE_BYTES,
+    POLICIES,
+    RATE_AND_PATTERN,
+    FabricSettings,
+    Settings,
+)
 from unnoticed.experiments.planning.toml_lines import Path
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import LinkChange, readings
@@ -48,7 +57,7 @@ def conflicts(settings: Settings) -> Iterator[Conflict]:
 def _working_set_fits(settings: Settings) -> Conflict | None:
     guest = settings.guest
     room = guest.memory_bytes - GUEST_OVERHEAD_BYTES
-    if guest.working_set_bytes <= room:
+    if guest.working_set_bytes <= room or guest.trace_path is not None:
         return None
     most = f'at most "{written(room, SIZE)}" is left for it' if room > 0 else "nothing is left for it"
     return Conflict(
@@ -60,13 +69,39 @@ def _working_set_fits(settings: Settings) -> Conflict | None:
 
 def _dirtier_has_pages(settings: Settings) -> Conflict | None:
     guest = settings.guest
-    if guest.working_set_bytes or not guest.dirty_rate_bytes_per_s:
+    if guest.working_set_bytes or not guest.dirty_rate_bytes_per_s or guest.trace_path is not None:
         return None
     return Conflict(
         paths=(("guest", "dirty_rate"), ("guest", "working_set")),
         sentence=f'"{written(guest.dirty_rate_bytes_per_s, BYTE_RATE)}" cannot be written to a working set of "0 B"; '
         'give guest.working_set a size, or set the rate to "0 B/s".',
     )
+
+
+def _trace_fits(settings: Settings) -> Conflict | None:
+    guest = settings.guest
+    if guest.trace_path is None:
+        return None
+    try:
+        needed = GUEST_OVERHEAD_BYTES + _trace_bytes(guest.trace_path)
+    except PlanError as error:
+        return Conflict(paths=(("guest", "trace"),), sentence=" ".join(error.problems))
+    if needed <= guest.memory_bytes:
+        return None
+    least = written(-(-needed // (1 << 20)) << 20, SIZE)
+    return Conflict(
+        paths=(("guest", "memory"), ("guest", "trace")),
+        sentence=f'"{written(guest.memory_bytes, SIZE)}" is too small for the trace; it takes "{least}".',
+    )
+
+
+@functools.cache
+def _trace_bytes(path: FilePath) -> int:
+    """What a trace takes of a guest's memory: the pages that it writes, and its own. Raises PlanError."""
+    from unnoticed.agents.trace import read_trace
+
+    trace = read_trace(path)
+    return trace.pages * PAGE_BYTES + trace.matrix_bytes
 
 
 def _guest_has_slots(settings: Settings) -> Conflict | None:
@@ -227,6 +262,7 @@ def _tools_speak_it(settings: Settings) -> Conflict | None:
 _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _working_set_fits,
     _dirtier_has_pages,
+    _trace_fits,
     _guest_has_slots,
     _tools_are_ready,
     _held_frames_find_the_guest,
@@ -238,13 +274,29 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
 )
 
 
+def trace_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
+    """Rates and patterns beside a trace, which is replayed instead, as (number of the case or None, conflict).
+
+    What is only inherited is no mistake: a case may replay a trace and leave the plan's rate standing.
+    """
+    for number, document in [(None, base), *enumerate(cases)]:
+        table = _table(document, "guest")
+        traces = _listed([table.get("trace", NO_TRACE)])
+        if NO_TRACE in traces:
+            continue
+        for key in RATE_AND_PATTERN:
+            if key in table:
+                sentence = "means nothing beside guest.trace, which says what is written when; remove one of the two."
+                yield number, Conflict(paths=(("guest", key), ("guest", "trace")), sentence=sentence)
+
+
 def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
     """Policies and parameters of policies that could never take effect, as (number of the case or None, conflict).
 
     A parameter that is only inherited is no mistake: a case may change the mode and leave the plan's policy standing.
     """
-    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _migration(base))]
-    tables += [(number, _migration(case)) for number, case in enumerate(cases)]
+    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _table(base, "migration"))]
+    tables += [(number, _table(case, "migration")) for number, case in enumerate(cases)]
     inherited = tables[0][1]
     policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or [DEFAULT_POLICY]
     for number, table in tables:
@@ -270,8 +322,8 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
                     yield number, Conflict(paths=(path, ("migration", "policy")), sentence=sentence)
 
 
-def _migration(document: Document) -> dict[str, Any]:
-    table = document.get("migration", {})
+def _table(document: Document, section: str) -> dict[str, Any]:
+    table = document.get(section, {})
     return table if isinstance(table, dict) else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path as FilePath
@@ -253,7 +254,9 @@ class Draft:
 
     def _check_grid(self, broken: set[tuple[int | None, Keys]]) -> None:
         """Check the values against one another, but for those that are wrong alone."""
-        for number, conflict in checks.policy_conflicts(self.body, [case.overrides for case in self.cases]):
+        overrides = [case.overrides for case in self.cases]
+        levels = (checks.policy_conflicts(self.body, overrides), checks.trace_conflicts(self.body, overrides))
+        for number, conflict in itertools.chain(*levels):
             path = conflict.paths[0]
             self.add(Problem(path=path if number is None else ("case", number, *path), sentence=conflict.sentence))
         repeats = self.document.get("repeats", 1)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from unnoticed.experiments.planning.document import Document, Keys, is_factor, leaves, merged, put
 from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.quantities import written
-from unnoticed.experiments.planning.settings import Settings, fit_announcement, fit_policy
+from unnoticed.experiments.planning.settings import RATE_AND_PATTERN, Settings, fit_announcement, fit_policy
 
 Expected = Literal["completed", "gave-up"]
 Scalar = str | int | float | bool | None
@@ -134,6 +134,8 @@ def _as_written(point: Document, settings: Settings, path: Keys) -> Scalar:
     """The value as the plan writes it; where it does not, the default as it would."""
     if path[0] == "migration" and _effective(settings, path)[1] is None:
         return None  # a policy's parameter that this setting's policy does not take, or the policy of stop-and-copy
+    if path[0] == "guest" and path[1] in RATE_AND_PATTERN and settings.guest.trace_path is not None:
+        return None  # of a guest that follows a trace
     value: Any = point
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None

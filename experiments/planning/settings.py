@@ -31,6 +31,9 @@ from unnoticed.topology.direction import Direction, LinkChange
 from unnoticed.topology.spec import STOCK_SHAPES
 
 PAGE_BYTES = 4096
+NO_TRACE = "none"
+RATE_AND_PATTERN = ("working_set", "dirty_rate", "pattern")  # of a guest that replays no trace
+STOCK_TRACES = Path(__file__).resolve().parents[1] / "stock"
 GUEST_OVERHEAD_BYTES = 16 << 20  # superblock, connection table, key-value area and I/O rings: not for the dirtier
 MOMENTS = ("migration", "cutover", "resumed")  # it was ordered; its policy said switch; the guest runs again
 _MOMENT = re.compile(r"migration|cutover|resumed|round (0|[1-9][0-9]{0,3})")
@@ -112,11 +115,18 @@ class LinkOverride(Section):
     duplicate_ppm: SharePpm | None = Field(alias="duplicate", default=None)
 
 
-def _read_shape(value: Any, info: ValidationInfo) -> Any:
-    """A stock shape, or a Mininet Topo of the user's: "module:Name", or "file.py:Name" with the file's full path.
+def _file_beside(name: str, info: ValidationInfo) -> Path | None:
+    """A file that a plan names: beside the plan first (`folder` of the context), then where the command was given."""
+    return next(((folder / name).resolve() for folder in _folders(info) if (folder / name).is_file()), None)
 
-    A file is looked for beside the plan first (`folder` of the context), then where the command was given.
-    """
+
+def _folders(info: ValidationInfo) -> list[Path]:
+    folders = [Path(folder) for folder in ((info.context or {}).get("folder"), Path.cwd()) if folder is not None]
+    return list(dict.fromkeys(folders))
+
+
+def _read_shape(value: Any, info: ValidationInfo) -> Any:
+    """A stock shape, or a Mininet Topo of the user's: "module:Name", or "file.py:Name" with the file's full path."""
     if not isinstance(value, str) or value in STOCK_SHAPES:
         return value
     where, _, name = value.rpartition(":")
@@ -131,13 +141,28 @@ def _read_shape(value: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
     if not where.endswith(".py"):
         return value
-    folders = [Path(folder) for folder in ((info.context or {}).get("folder"), Path.cwd()) if folder is not None]
-    for folder in folders:
-        if (folder / where).is_file():
-            return f"{(folder / where).resolve()}:{name}"
-    places = " or ".join(str(folder) for folder in dict.fromkeys(folders))
+    file = _file_beside(where, info)
+    if file is not None:
+        return f"{file}:{name}"
+    places = " or ".join(str(folder) for folder in _folders(info))
     sentence = f"{shown(value)}: there is no file {where} in {places}."
     raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+
+
+def _read_trace(value: Any, info: ValidationInfo) -> Any:
+    """The full path of a trace: a stock one by its name, or a file; "none" as it is."""
+    if not isinstance(value, str) or value == NO_TRACE:
+        return value
+    stock = {path.stem: path for path in sorted(STOCK_TRACES.glob("*.trace"))}
+    file = stock.get(value) or _file_beside(value, info)
+    if file is None:
+        places = " or ".join(str(folder) for folder in _folders(info))
+        choice = one_of([NO_TRACE, *stock])
+        sentence = (
+            f"{shown(value)} is no trace: write {choice}, or name a file; there is none of that name in {places}."
+        )
+        raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+    return str(file)
 
 
 class SwitchSettings(Section):
@@ -257,11 +282,17 @@ class GuestSettings(Section):
     working_set_bytes: SizeBytes = Field(alias="working_set", default=48 * _MIB, multiple_of=PAGE_BYTES)
     dirty_rate_bytes_per_s: ByteRate = Field(alias="dirty_rate", default=20 * _MIB)
     pattern: Literal["uniform", "sequential", "hot-and-cold"] = "uniform"
+    trace: Annotated[str, BeforeValidator(_read_trace)] = NO_TRACE  # is replayed, instead of the three above
     zero_pages_ppm: SharePpm = Field(alias="zero_pages", default=0)  # of all, at first
     compressible_ppm: SharePpm = Field(alias="compressible", default=0)  # of each page that is not zero
     mac: Literal["kept", "new"] = (
         "kept"  # at the destination: "new" as with a container, so that neighbours must learn it
     )
+
+    @property
+    def trace_path(self) -> Path | None:
+        """The file of the trace that is replayed; None where the dirtier follows rate and pattern."""
+        return None if self.trace == NO_TRACE else Path(self.trace)
 
     @property
     def memory_pages(self) -> int:

@@ -101,6 +101,7 @@ class Stage:
         working_set_bytes=WORKING_SET_BYTES,
         dirty_bytes_per_s=10 << 20,
         contents=None,
+        trace=None,
     ):
         self.agents["a"].command(
             "boot",
@@ -109,6 +110,7 @@ class Stage:
             dirty_bytes_per_s=dirty_bytes_per_s,
             pattern="uniform",
             contents=contents or {},
+            trace=trace,
         )
         self.agents["a"].wait_reply("booted", WAIT_S)
 

@@ -9,6 +9,7 @@ import itertools
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from unnoticed.errors import RecordError
@@ -362,3 +363,17 @@ def test_a_capture_that_ends_too_early_at_a_record_s_border_is_not_complete(copi
     file.write_bytes(data[:24] + data[first:])  # one frame less than the observer counted
     with pytest.raises(RecordError, match=r"c1\.pcap"):
         analyse(trial, folder)
+
+
+def test_the_brownout_holds_the_rounds_against_the_warm_up_and_the_dirtier_s_pages_against_the_dirty_ones(completed):
+    row, spans = completed.row, completed["brownout"].set_index("span")
+    asked = (2 << 20) / 4096
+    has_rounds = completed.trial.settings.migration.mode == "pre-copy"
+    assert list(spans.index) == ["warm-up", "rounds"][: 1 + has_rounds]
+    assert spans.loc["warm-up", "end_ns"] == row["start_ns"]
+    # A guest that was kept from running catches up on 100 ms of it, or says what it left out.
+    warm_up_s = float(spans.loc["warm-up", "end_ns"] - spans.loc["warm-up", "start_ns"]) / 1e9
+    done = spans.loc["warm-up", "dirty_pages_per_s"] + spans.loc["warm-up", "skipped_pages_per_s"]
+    assert done == pytest.approx(asked, rel=0.35 / warm_up_s)
+    assert spans.loc["warm-up", "requests"] > 0
+    assert (row["brownout_dirty_share"] is not pd.NA) == has_rounds
