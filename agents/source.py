@@ -416,8 +416,8 @@ class Source:
                 for frames in wire.split_frames(self._late):
                     channel.send(wire.Late(frames), more=True)
             channel.send(wire.Relinquish())
-        resumed_ns = channel.expect(wire.Resumed).time_ns
         connections.close()  # at once: what their timers would send again goes nowhere, but the kernel counts it
+        resumed_ns = channel.expect(wire.Resumed).time_ns
         if self._holding is not None:
             with contextlib.suppress(PeerError):  # the guest does not depend on it
                 self._holding.follow(channel)

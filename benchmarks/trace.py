@@ -7,7 +7,8 @@ One guest goes back and forth under load, with `gap = "hold"` and, spread among 
 is clean if, from the moment it is ordered until a while after it, TcpRetransSegs stood still in the namespaces of the
 client and of the guest, of which it has one at each host. As often as frames are dropped nothing is migrated for as
 long: what is sent again then is the machine's doing. Of every segment that was sent again the captures tell who sent
-it, when and why.
+it, when and why; so a second count, `cutover`, has the migrations in which nothing was from the announcement or the
+pause on until 0.3 s after the resume: on a machine that stands still now and then it is the one to look at.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from unnoticed.probes.tcp_flows import address
 from unnoticed.topology.fabric import Fabric
 from unnoticed.topology.runs import Run
 
+CUTOVER_OVER_NS = 300_000_000
 AFTERMATH_S = 0.5  # a retransmission timer of 200 ms has run out by then, and what it sent is answered
 SCENARIOS: dict[str, tuple[str, ...]] = {
     "dedicated": (),
@@ -52,6 +54,7 @@ class Window:
     """A time in which a guest was migrated, or was not (`gap` is "none"), and what kernels counted in it."""
 
     gap: str
+    number: int
     start_ns: int
     end_ns: int
     counts: Mapping[tuple[str, str], int]  # by place and counter
@@ -69,6 +72,13 @@ class Window:
     @property
     def is_clean(self) -> bool:
         return not any(self.retransmits.values())
+
+    @property
+    def cutover_ns(self) -> tuple[int, int]:
+        """From when the switches are told, or the guest is paused, until no timer runs any more; or all the time."""
+        begin = int(self.report.get("turned_ns") or self.report.get("paused_ns") or self.start_ns)
+        resumed_ns = self.report.get("resumed_ns")
+        return begin, self.end_ns if resumed_ns is None else min(self.end_ns, int(resumed_ns) + CUTOVER_OVER_NS)
 
     @property
     def blackout_ms(self) -> float:
@@ -92,6 +102,7 @@ def windows(fabric: Fabric, cast: Cast, *, migrations: int, beside: int) -> Iter
     dropped = 0
     for held in range(migrations):
         report = yield from _window(fabric, cast, "hold", number=held + dropped)
+        print(f"\r{held + 1} of {migrations} ", end="\n" * (held + 1 == migrations), file=sys.stderr, flush=True)
         if (held + 1) * beside // migrations > dropped:
             yield from _window(fabric, cast, "drop", number=held + 1 + dropped)
             dropped += 1
@@ -112,7 +123,7 @@ def _window(
     cast.watch.sleep(AFTERMATH_S)
     after = counters(fabric)
     grown = {key: after[key] - count for key, count in before.items()}
-    yield Window(gap=gap, start_ns=start_ns, end_ns=now_ns(), counts=grown, report=report)
+    yield Window(gap=gap, number=number, start_ns=start_ns, end_ns=now_ns(), counts=grown, report=report)
     return report
 
 
@@ -145,6 +156,13 @@ def perform(plan: Path, overrides: Sequence[str], *, migrations: int, beside: in
         events.write("clock", offset_ns=realtime_offset_ns(), at="stop")
     events.close()
     raw = RawRecords(folder, trial.settings)
+    turned = {event["migration"]: event["time_ns"] for event in raw.named("announced")}
+    found = [
+        replace(window, report={**window.report, "turned_ns": turned.get(window.number)})
+        if window.gap == "hold"
+        else window
+        for window in found
+    ]
     readings = [event for event in raw.named("socket") if event.get("integrity") is not None]
     problems += [
         f"{event['who']}: {event['local']} ({event['workload']}): {event.get('detail')}"
@@ -186,8 +204,9 @@ def table(name: str, scenario: Scenario) -> Iterator[str]:
         if times:
             p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
             spread = f"{len(times):>4} {statistics.median(times):7.2f} {p95:7.2f} {times[-1]:7.2f}"
+        cutover = sum(not any(_during(scenario, *window.cutover_ns)) for window in these)
         yield (
-            f"{name:<10} {gap:<5} {clean:>4} of {len(these):<4} {again[0]:>7} {again[1]:>7} "
+            f"{name:<10} {gap:<5} {clean:>4} of {len(these):<4} {cutover:>7} {again[0]:>7} {again[1]:>7} "
             f"{moved[0] + moved[1]:>7} {moved[2]:>7}  {spread}"
         )
         if gap != "drop":
@@ -199,7 +218,7 @@ def reasons(these: Iterable[Window], scenario: Scenario) -> Iterator[str]:
     for window in these:
         if window.is_clean:
             continue
-        inside = [(flow, row) for flow, row in scenario.again if window.start_ns <= row.time_ns <= window.end_ns]
+        inside = _during(scenario, window.start_ns, window.end_ns)
         groups: Counter[tuple[str, str, str]] = Counter()
         for flow, row in inside:
             groups[scenario.kinds.get(flow, "?"), row.type, _moment(window, row.time_ns)] += row.segments
@@ -207,6 +226,11 @@ def reasons(these: Iterable[Window], scenario: Scenario) -> Iterator[str]:
         blackout = f"blackout {window.blackout_ms:.1f} ms: " if done else window.report.get("reason", "")
         words = [f"{count} {kind} by {who} {moment}" for (who, kind, moment), count in groups.items()]
         yield blackout + ("; ".join(words) or "nothing in the captures")
+
+
+def _during(scenario: Scenario, from_ns: int, to_ns: int) -> list[tuple[str, Retransmission]]:
+    """What was sent again between two moments."""
+    return [(flow, row) for flow, row in scenario.again if from_ns <= row.time_ns <= to_ns]
 
 
 def _moment(window: Window, time_ns: int) -> str:
@@ -221,7 +245,7 @@ def _moment(window: Window, time_ns: int) -> str:
 
 
 HEAD = (
-    f"{'scenario':<10} {'gap':<5} {'clean':>12} {'client':>7} {'guest':>7} {'twice':>7} {'late':>7}  "
+    f"{'scenario':<10} {'gap':<5} {'clean':>12} {'cutover':>7} {'client':>7} {'guest':>7} {'twice':>7} {'late':>7}  "
     f"{'done':>4} {'median':>7} {'p95':>7} {'most':>7} ms of blackout"
 )
 
