@@ -68,8 +68,9 @@ class Agent:
             connection, _ = self._listener.accept()
         except OSError:  # gone before it was accepted
             return
-        arrival = Destination(self._host, connection, number=self._expected, fail_at=self._fail_at).run()
-        self._control.reply("arrival", arrival=arrival.value)
+        destination = Destination(self._host, connection, self._listener, number=self._expected, fail_at=self._fail_at)
+        arrival = destination.run()
+        self._control.reply("arrival", arrival=arrival.value, reason=destination.reason)
 
     def _lose(self, guest: GuestProcess) -> None:
         """The guest has ended by itself, which it never should: what it leaves is cleared away, and the parent told."""

@@ -169,6 +169,11 @@ class Channel:
             while self.socket.recv(1 << 16):
                 pass
 
+    def say_no_more(self) -> None:
+        """The peer will find that we have hung up; what it has to say is still heard."""
+        with contextlib.suppress(OSError):  # it is gone
+            self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self.socket.close()
 

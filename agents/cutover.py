@@ -1,8 +1,8 @@
 """The cutover as an ordered list of named, timed steps: the list that becomes the report's waterfall.
 
-At the source: hush (new connections wait), pause, hold (connections start nothing), settle, close-gate, dump, scan,
-send, await-ready, relinquish. At the destination: receive, restore, await-relinquish, open-gate, announce, revive
-(leave repair mode), resume.
+At the source: hush (new connections wait), owe (where pages come after the guest), pause, hold (connections start
+nothing), settle, close-gate, dump, scan, send, await-ready, relinquish. At the destination: receive, restore,
+await-relinquish, open-gate, announce, revive (leave repair mode), resume.
 """
 
 from __future__ import annotations

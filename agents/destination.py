@@ -20,6 +20,7 @@ from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.tcp_repair import TcpState
 from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
+from unnoticed.agents.postcopy_destination import PageArrival
 from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.endpoints import endpoint
@@ -37,8 +38,11 @@ class Arrival(Enum):
 class Destination:
     """One migration to this host, over one accepted connection."""
 
-    def __init__(self, host: Host, connection: socket.socket, *, number: int, fail_at: str | None) -> None:
-        self._host = host
+    def __init__(
+        self, host: Host, connection: socket.socket, listener: socket.socket, *, number: int, fail_at: str | None
+    ) -> None:
+        """`listener`: where the connection came from, and more of the same migration come from."""
+        self._host, self._listener = host, listener
         self._channel = Channel(connection, role=wire.Role.DESTINATION, key=host.key)
         self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
         self._number = number
@@ -54,6 +58,8 @@ class Destination:
         self._late: list[bytes] = []
         self._stragglers = 0  # frames that were later than those
         self._unpacker: Unpacker | None = None
+        self._pages: PageArrival | None = None  # of a migration whose guest comes before its pages
+        self.reason = ""  # why the guest was refused or lost
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
@@ -67,16 +73,21 @@ class Destination:
                 while isinstance(message := self._channel.receive(), wire.Late):
                     self._late += message.frames
         except (UnnoticedError, OSError) as error:
-            self._channel.abort(str(error))
-            self._host.events.write("refused", migration=self._number, reason=str(error))
+            self.reason = str(error)
+            self._channel.abort(self.reason)
+            self._host.events.write("refused", migration=self._number, reason=self.reason)
             if self._holding is not None:
                 self._give_back(self._holding)
             self._drop()
             return Arrival.REFUSED
         finally:
-            if self._channel.wire.state not in {wire.State.RELINQUISHED, wire.State.DONE}:
+            if self._channel.wire.state in wire.MAY_SOURCE_RESUME:
                 self._channel.close()
-        return self._resume(commit)
+        arrival = self._resume(commit)
+        if arrival is Arrival.RESUMED and self._pages is not None:
+            arrival = self._await_pages(self._pages, commit.owed_pages)
+        self._channel.close()
+        return arrival
 
     def _prepare(self) -> None:
         """Greet; allocate and fault in the RAM; start the guest's shell."""
@@ -88,12 +99,27 @@ class Destination:
             raise MigrationError(f"Host {self._host.place} already has a guest.")
         if hello.memory_bytes < SMALLEST_BYTES:
             raise PeerError(f"The source has a guest of {hello.memory_bytes} bytes: too small to be one.")
+        if hello.copying is not wire.Copying.BEFORE:
+            self._pages = PageArrival(memory_bytes=hello.memory_bytes)  # its processes start beside the guest's
         try:
-            self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes)
+            self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes, copying=hello.copying)
             self._unpacker = Unpacker(self._guest.ram)
         except OSError as error:
             raise MachineError(f"{hello.memory_bytes >> 20} MiB of RAM cannot be had here: {error}.") from error
+        if self._pages is not None:
+            self._expect_pages(self._pages, self._guest)
         channel.send(wire.Prepared())
+
+    def _expect_pages(self, pages: PageArrival, guest: GuestProcess) -> None:
+        """Let the source open its page channels, for the pages that come after the guest."""
+        if guest.fault_fd is None:
+            raise MachineError(
+                "A guest that comes before its pages needs userfaultfd for missing pages of shared memory, which this "
+                "kernel, or this container, has not got."
+            )
+        session_key = self._channel.wire.session_key
+        pages.join(self._listener, session_key=session_key)
+        pages.prepare(fault_fd=guest.fault_fd, address=guest.address, session_key=session_key)
 
     def _receive(self) -> wire.Commit:
         """Everything up to COMMIT: pages into place, connections restored (in repair mode, behind a closed gate)."""
@@ -112,6 +138,10 @@ class Destination:
                     channel.send(wire.RoundAck(pages))
                 case wire.RoundStart():
                     continue
+                case wire.Owed(runs):
+                    if self._pages is None:
+                        raise PeerError("The source owes pages of a guest that was to come after all of them.")
+                    ram.discard(runs)  # what is there of them is out of date
                 case wire.Divert() as message:
                     self._hold(message)
                 case wire.Final():
@@ -202,8 +232,8 @@ class Destination:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
         except MigrationError as error:
-            self._troubles.append(("resume", str(error)))
-            self._channel.close()
+            self.reason = str(error)
+            self._troubles.append(("resume", self.reason))
             self._drop()
             return Arrival.LOST
         self._host.guest = self._guest
@@ -217,7 +247,6 @@ class Destination:
             self._host.announcer.send(announcement.at_once)  # again, for switches that the first has not reached
             self._await_stragglers(holding)
             holding.settle()
-        self._channel.close()
         for connection in self._connections:
             connection.close()  # the guest has its own descriptors of them
         if self._unpacker is not None:
@@ -244,6 +273,40 @@ class Destination:
             announce=name,
             frames=frames,
         )
+
+    def _await_pages(self, pages: PageArrival, owed_pages: int) -> Arrival:
+        """The guest runs: until all its pages have come. Without them it is lost, and ended before it can touch one."""
+        assert self._guest is not None
+        events, number = self._host.events, self._number
+        try:
+            arrived = pages.wait(self._guest.fileno(), owed_pages=owed_pages)
+        except (UnnoticedError, OSError) as error:
+            self.reason = f"The guest is lost, since a part of its RAM is nowhere: {error}"
+            discard(self._guest)
+            self._host.guest = None
+            self._do("close-gate", lambda: self._host.gate.set(PortState.DISABLED))
+            self._say(wire.Lost(self.reason))
+            pages.close()
+            events.write("lost", migration=number, place=self._host.place, reason=self.reason)
+            return Arrival.LOST
+        completed_ns = now_ns()
+        self._say(
+            wire.Complete(
+                time_ns=completed_ns, pushed_pages=arrived.pushed_pages, demanded_pages=arrived.demanded_pages
+            )
+        )
+        pages.finish()
+        arrived.report(events, migration=number, time_ns=completed_ns)
+        return Arrival.RESUMED
+
+    def _say(self, message: wire.Message) -> None:
+        """Tell the source something that changes nothing here."""
+        try:
+            self._channel.send(message)
+        except PeerError as error:
+            self._host.events.write(
+                "trouble", migration=self._number, place=self._host.place, step="report", reason=str(error)
+            )
 
     def _release(self, holding: Holding) -> None:
         """Let the guest have its frames: those that were late, those that were held, then all."""
@@ -295,6 +358,8 @@ class Destination:
             connection.close()  # in repair mode: silent
         if self._guest is not None:
             discard(self._guest)
+        if self._pages is not None:
+            self._pages.close()
         self._report()
 
     def _report(self) -> None:

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from unnoticed.agents.ram import (
 )
 from unnoticed.agents.ram import MAGIC as RAM_MAGIC
 from unnoticed.agents.starvation import Starvation
+from unnoticed.agents.wire import Copying
 from unnoticed.agents.writer import writer_of
 from unnoticed.clock import now_ns
 from unnoticed.endpoints import ADDRESS_BYTES, family_of, pack_address, unpack_address
@@ -461,12 +462,13 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def main() -> None:
-    """Argument: JSON with control_fd, ram_fd, memory_bytes, addresses, events, who, congestion."""
+    """Argument: JSON with control_fd, ram_fd, memory_bytes, copying, addresses, events, who, congestion."""
     settings = json.loads(sys.argv[1])
     libc.die_with_parent()
     descriptors.reserve(SLOTS)  # every slot may hold a connection
     control = socket.socket(fileno=settings["control_fd"])
-    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
+    copying = Copying(settings["copying"])
+    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"], populate=copying is not Copying.AFTER)
     guest = Guest(
         ram=ram,
         addresses=settings["addresses"],
@@ -475,9 +477,12 @@ def main() -> None:
         congestion=settings["congestion"],
     )
     workload.pattern(0, 0, 1)  # builds its table now rather than in the first connection
-    tracker = _open_tracker()
-    hello = {"address": ram.address, "listener_fds": guest.listener_fds, "tracked": tracker is not None}
-    socket.send_fds(control, [json.dumps(hello).encode()], [] if tracker is None else [tracker])
+    tracker = _open(userfaultfd.open_async_write_protect)
+    # It stays open here: were the agent's the last one, then a guest whose agent dies would find zeros and go on.
+    waiting = None if copying is Copying.BEFORE else _open(userfaultfd.open_missing)
+    hello = {"address": ram.address, "listener_fds": guest.listener_fds, "waits": waiting is not None}
+    fds = [fd for fd in (tracker, waiting) if fd is not None]
+    socket.send_fds(control, [json.dumps(hello).encode()], fds)
     adopted: list[socket.socket] = []
     try:
         while True:
@@ -506,9 +511,10 @@ def main() -> None:
         os._exit(0)
 
 
-def _open_tracker() -> int | None:
+def _open(userfault: Callable[[], int]) -> int | None:
+    """A userfaultfd; None where the kernel has not got that kind."""
     try:
-        return userfaultfd.open_async_write_protect()
+        return userfault()
     except OSError:
         return None
 

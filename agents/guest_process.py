@@ -19,6 +19,7 @@ from unnoticed.agents.dirtier import UNCOMPRESSIBLE, Contents
 from unnoticed.agents.kernel import libc
 from unnoticed.agents.ram import Ram, Slot, slot_base
 from unnoticed.agents.tachometer import Tachometer
+from unnoticed.agents.wire import Copying
 from unnoticed.errors import MigrationError
 from unnoticed.events import EventLog
 from unnoticed.patience import patient
@@ -41,8 +42,13 @@ class GuestSettings:
 class GuestProcess:
     """A guest, or the empty shell of one, in its network namespace. It dies with its agent."""
 
-    def __init__(self, settings: GuestSettings, *, ram: Ram, namespace: libc.NetworkNamespace) -> None:
-        """Start the process; `wait_ready` returns when it can be booted or resumed."""
+    def __init__(
+        self, settings: GuestSettings, *, ram: Ram, namespace: libc.NetworkNamespace, copying: Copying = Copying.BEFORE
+    ) -> None:
+        """Start the process; `wait_ready` returns when it can be booted or resumed.
+
+        `copying`: when the pages of its RAM come; it must not touch those that come after it.
+        """
         self.ram = ram
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(_TIMEOUT_S)
@@ -54,6 +60,7 @@ class GuestProcess:
             "events": settings.events,
             "who": settings.who,
             "congestion": settings.congestion,
+            "copying": copying,
         }
         try:
             with theirs, namespace.entered():
@@ -70,6 +77,7 @@ class GuestProcess:
         self._events = EventLog(Path(settings.events), who=settings.who)
         self._tachometer = Tachometer(ram, self._events)
         self.tracker_fd: int | None = None
+        self.fault_fd: int | None = None  # a userfaultfd for missing pages, where some come after the guest
         self.address = 0
         self.listeners: list[socket.socket] = []  # duplicates of the guest's, once it is ready
         self._freezing = threading.Lock()
@@ -96,6 +104,8 @@ class GuestProcess:
         """Wait for the process to have mapped the RAM and bound its ports. Raises MigrationError."""
         hello, descriptors = self._receive()
         self.address = hello["address"]
+        if hello["waits"]:
+            self.fault_fd = descriptors.pop()
         self.tracker_fd = descriptors[0] if descriptors else None
         for fd in hello["listener_fds"]:
             self.listeners.append(socket.socket(fileno=libc.pidfd_getfd(self._pidfd, fd)))
@@ -191,8 +201,9 @@ class GuestProcess:
         os.close(self._pidfd)
         for listener in self.listeners:
             listener.close()
-        if self.tracker_fd is not None:
-            os.close(self.tracker_fd)
+        for fd in (self.tracker_fd, self.fault_fd):
+            if fd is not None:
+                os.close(fd)
 
     def _answer(self, message: str) -> dict[str, Any]:
         """The guest's answer of this name; one that comes late to a question given up before it is skipped."""

@@ -11,7 +11,8 @@ from unnoticed.agents.holding import Holding
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
-from unnoticed.agents.ram import Ram
+from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, Ram
+from unnoticed.agents.wire import Copying
 from unnoticed.events import EventLog
 
 
@@ -35,11 +36,15 @@ class Host:
     guest: GuestProcess | None = field(default=None)
     holding: Holding | None = field(default=None)
 
-    def new_guest(self, *, memory_bytes: int) -> GuestProcess:
-        """Fresh RAM and a guest's shell on it, ready to be booted or resumed. Raises MigrationError, OSError."""
-        ram = Ram.create(memory_bytes=memory_bytes)
+    def new_guest(self, *, memory_bytes: int, copying: Copying = Copying.BEFORE) -> GuestProcess:
+        """Fresh RAM and a guest's shell on it, ready to be booted or resumed. Raises MigrationError, OSError.
+
+        `copying`: when the RAM's pages come; if all come after the guest, only its head is there.
+        """
+        present_pages = FIRST_DIRTIER_PAGE if copying is Copying.AFTER else None
+        ram = Ram.create(memory_bytes=memory_bytes, present_pages=present_pages)
         try:
-            guest = GuestProcess(self.settings, ram=ram, namespace=self.namespace)
+            guest = GuestProcess(self.settings, ram=ram, namespace=self.namespace, copying=copying)
         except BaseException:
             ram.close()
             raise

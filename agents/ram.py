@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from unnoticed.agents.kernel import libc
+from unnoticed.agents.kernel.pagemap import Runs
+
 PAGE_BYTES = 4096
 PAGE_WORDS = 512
 SLOTS = 1024
@@ -84,20 +87,26 @@ class SlotState(IntEnum):
 class Ram:
     """The memory of one guest, mapped. `view` is all of it as bytes, `words` as 64-bit words (shape: pages x 512)."""
 
-    def __init__(self, fd: int, *, memory_bytes: int) -> None:
-        """Map an existing memfd, with every page faulted in: a first touch later would cost 4 to 10 us each."""
+    def __init__(self, fd: int, *, memory_bytes: int, populate: bool = True) -> None:
+        """Map an existing memfd, with every page faulted in: a first touch later would cost 4 to 10 us each.
+
+        Not so where pages are missing that are to come later (`populate`): to touch one here would make it.
+        """
         self.fd = fd
         self.memory_bytes = memory_bytes
         self.pages = memory_bytes // PAGE_BYTES
-        self._map = mmap.mmap(fd, memory_bytes, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ | mmap.PROT_WRITE)
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+        self._map = mmap.mmap(fd, memory_bytes, flags, mmap.PROT_READ | mmap.PROT_WRITE)
         self.view = memoryview(self._map)
         self.quads = self.view.cast("Q")
         self.words: Words = np.frombuffer(self.view, dtype=np.uint64).reshape(self.pages, PAGE_WORDS)
         self.address = int(self.words.ctypes.data)
 
     @classmethod
-    def create(cls, *, memory_bytes: int) -> Ram:
-        """New memory, all zero and allocated. Raises OSError where the machine has not got so much.
+    def create(cls, *, memory_bytes: int, present_pages: int | None = None) -> Ram:
+        """New memory, all zero and allocated, but for what is behind `present_pages`: that is missing, and comes later.
+
+        Raises OSError where the machine has not got so much.
 
         The kernel would not refuse: it would allocate until it has to kill somebody.
         """
@@ -106,8 +115,12 @@ class Ram:
             raise OSError(errno.ENOMEM, f"only {available_bytes >> 20} MiB of memory are available")
         fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
         try:
-            os.posix_fallocate(fd, 0, memory_bytes)
-            return cls(fd, memory_bytes=memory_bytes)
+            if present_pages is None:
+                os.posix_fallocate(fd, 0, memory_bytes)
+                return cls(fd, memory_bytes=memory_bytes)
+            os.truncate(fd, memory_bytes)
+            os.posix_fallocate(fd, 0, present_pages * PAGE_BYTES)
+            return cls(fd, memory_bytes=memory_bytes, populate=False)
         except BaseException:
             os.close(fd)
             raise
@@ -116,6 +129,11 @@ class Ram:
         """The numbers of the slots that hold a connection, ascending: the order in which sockets are handed over."""
         states = self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE, Slot.STATE]
         return [int(number) for number in np.flatnonzero(states)]
+
+    def discard(self, runs: Runs) -> None:
+        """Make pages missing, in every mapping of them. `runs`, shape (n, 2): first page, count. Raises OSError."""
+        for first, count in runs.tolist():
+            libc.punch_hole(self.fd, offset=first * PAGE_BYTES, length=count * PAGE_BYTES)
 
     def close(self) -> None:
         """Unmap and close. Arrays and views handed out must be gone."""

@@ -17,7 +17,7 @@ from unnoticed.agents import stream, wire
 from unnoticed.agents.channel import PORT, Channel
 from unnoticed.agents.connections import SETTLE_NS, DepartingConnections
 from unnoticed.agents.cutover import Cutover
-from unnoticed.agents.dirty import DirtyTracker
+from unnoticed.agents.dirty import DirtyTracker, runs_of
 from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import LIMIT_BYTES, Holding
@@ -26,8 +26,11 @@ from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.packing import NONE, Packer, check_codec
-from unnoticed.agents.policy import Action, Decision, Policy
+from unnoticed.agents.page_wire import FRAME_BYTES
+from unnoticed.agents.policy import SWITCH, Action, Decision, Policy
 from unnoticed.agents.policy_catalogue import make_policy
+from unnoticed.agents.postcopy_source import PageService
+from unnoticed.agents.ram import FIRST_DIRTIER_PAGE
 from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.agents.throttle import Throttle
 from unnoticed.agents.tracking import AUTO, track
@@ -50,6 +53,7 @@ class Outcome(StrEnum):
     COMPLETED = "completed"
     GAVE_UP = "gave-up"
     FAILED = "failed"
+    LOST = "lost"  # it had gone before all its pages had: some of them are nowhere, and so is the guest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +86,21 @@ class Report:
     end_ns: int
     paused_ns: int | None
     resumed_ns: int | None
+    completed_ns: int | None  # when the destination had all pages
     bytes_sent: int
     rounds: int
     rto_min_ns: int | None
     tracker: str
     connections: int | None
+
+
+_COPYING = {
+    "stop-and-copy": wire.Copying.BEFORE,
+    "pre-copy": wire.Copying.BEFORE,
+    "post-copy": wire.Copying.AFTER,
+    "hybrid": wire.Copying.BOTH,
+}
+_NO_RUNS: Runs = np.empty((0, 2), dtype=np.uint64)
 
 
 class _GaveUpError(UnnoticedError):
@@ -102,7 +116,8 @@ class Source:
         self._guest: GuestProcess = host.guest
         self._content = host.guest.ram  # where pages are sent from
         self._policy: Policy | None = None
-        if settings.mode != "stop-and-copy":
+        self._copying = _COPYING[settings.mode]
+        if settings.mode in {"pre-copy", "hybrid"}:
             self._policy = make_policy(settings.policy, settings.parameters)
         self._throttle = Throttle(host.guest)
         check_codec(settings.codec)
@@ -125,11 +140,14 @@ class Source:
         self._is_diverted = False
         self._is_announcement_seen = True
         self._late: list[bytes] = []  # frames for the guest that were put aside here
+        self._service: PageService | None = None  # of pages that come after the guest
 
     def run(self) -> Report:
         """Migrate. After COMPLETED the host has no guest any more; after anything else it runs here as before."""
         self._ordered_ns = start_ns = now_ns()
-        outcome, reason, resumed_ns, tracker = Outcome.COMPLETED, "", None, None
+        outcome, reason, tracker = Outcome.COMPLETED, "", None
+        resumed_ns: int | None = None
+        completed_ns: int | None = None
         try:
             self._channel = self._connect()
             if self._policy is not None:
@@ -138,7 +156,7 @@ class Source:
             self._packer = Packer(self._settings.codec, self._content)
             if tracker is not None:
                 self._precopy(tracker)
-            resumed_ns = self._switch(tracker)
+            completed_ns = resumed_ns = self._switch(tracker)
         except _GaveUpError as error:
             outcome, reason = Outcome.GAVE_UP, str(error)
         except (UnnoticedError, OSError) as error:
@@ -158,6 +176,15 @@ class Source:
             self._host.events.write("announcement-unseen", migration=self._settings.number, place=self._host.place)
         if relinquished:
             self._leave()
+            if self._service is not None:
+                completed_ns = None
+                try:
+                    completed_ns = self._serve(self._service)
+                except (UnnoticedError, OSError) as error:
+                    outcome, reason = Outcome.LOST, f"{reason} {error}".strip()
+            self._guest.ram.close()
+        if self._service is not None:
+            self._service.close()
         if self._channel is not None:
             self._channel.close()
         report = Report(
@@ -167,6 +194,7 @@ class Source:
             end_ns=now_ns(),
             paused_ns=self._paused_ns,
             resumed_ns=resumed_ns,
+            completed_ns=completed_ns,
             bytes_sent=self._bytes_sent,
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
@@ -184,6 +212,8 @@ class Source:
         settings = self._settings
         if settings.gap == "hold":
             self._check_holding()
+        if settings.verify and self._copying is not wire.Copying.BEFORE:
+            raise MigrationError("A digest of all RAM cannot be compared before the guest resumes: it comes later.")
         try:
             connection = socket.create_connection((settings.destination, PORT), timeout=5)
         except OSError as error:
@@ -192,13 +222,19 @@ class Source:
             connection, role=wire.Role.SOURCE, key=self._host.key, rate_bytes_per_s=settings.rate_bytes_per_s
         )
         self._channel = channel  # from here on a failure tells the peer
-        channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=self._guest.ram.memory_bytes))
+        ram = self._guest.ram
+        channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=ram.memory_bytes, copying=self._copying))
         channel.expect(wire.Welcome)
         channel.send(wire.Proof())
+        if self._copying is not wire.Copying.BEFORE:
+            self._service = PageService(ram, rate_bytes_per_s=settings.rate_bytes_per_s)
+            self._service.join((settings.destination, PORT), session_key=channel.wire.session_key)
         if self._policy is not None:
             self._connection_ns = connection_cost_ns()
         with channel.patience(_PREPARE_S + _PREPARE_S_PER_GIB * (self._guest.ram.memory_bytes >> 30)):
             channel.expect(wire.Prepared)
+        if self._service is not None:
+            self._service.prepare(session_key=channel.wire.session_key)
         return channel
 
     def _check_holding(self) -> None:
@@ -245,6 +281,8 @@ class Source:
         outlook = self._outlook()
         expected = forecast(self._rounds, outlook)
         decision = self._policy.decide(self._rounds, outlook)
+        if decision.action is Action.GIVE_UP and self._service is not None:
+            decision = SWITCH  # what rounds cannot end, coming after the guest does
         self._host.events.write(
             "forecast",
             migration=self._settings.number,
@@ -367,6 +405,9 @@ class Source:
             self._outlook()
             with step("hush"):
                 self._hush()
+        if self._service is not None:
+            with step("owe"):
+                self._owe_early(self._service)
         if self._holding is not None:
             self._divert(self._holding)
         with step("pause"):
@@ -387,14 +428,18 @@ class Source:
         with step("dump"):
             blob = connections.dump()
         with step("scan"):
-            if tracker is None:
-                runs: Runs = np.array([[0, ram.pages]], dtype=np.uint64)
+            owed: Runs = _NO_RUNS
+            if self._service is not None:
+                runs, owed = self._divide(tracker, self._service)
+            elif tracker is None:
+                runs = np.array([[0, ram.pages]], dtype=np.uint64)
             else:
                 runs = _union(self._pending, tracker.harvest())
         with step("send"):
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
             self._send_pages(runs)
+            self._send_owed(owed)
             state = wire.GuestState(len(connections), blob, tuple(connections.lost))
             self._bytes_sent += channel.send(state, more=True)
             final_pages = stream.pages_in(runs)
@@ -404,6 +449,7 @@ class Source:
                     total_pages=before + final_pages,
                     announce=self._settings.announce,
                     digest=hashlib.blake2b(ram.view).digest() if self._settings.verify else b"",
+                    owed_pages=self._service.owed_pages if self._service is not None else 0,
                 )
             )
         with step("await-ready"):
@@ -416,13 +462,65 @@ class Source:
                 for frames in wire.split_frames(self._late):
                     channel.send(wire.Late(frames), more=True)
             channel.send(wire.Relinquish())
+        if self._service is not None:
+            self._service.begin()
         connections.close()  # at once: what their timers would send again goes nowhere, but the kernel counts it
         resumed_ns = channel.expect(wire.Resumed).time_ns
         if self._holding is not None:
             with contextlib.suppress(PeerError):  # the guest does not depend on it
                 self._holding.follow(channel)
-            channel.close()
+            channel.say_no_more()
         return resumed_ns
+
+    def _owe_early(self, service: PageService) -> None:
+        """Name the pages that are known to come after the guest, while it still runs: to forget them takes time.
+
+        The RAM's head, which the cutover itself needs, is never among them.
+        """
+        channel = self._require_channel()
+        if self._policy is None:
+            self._pending = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
+        owed = stream.cut(self._pending, FIRST_DIRTIER_PAGE)[1]
+        self._bytes_sent += channel.send(wire.RoundStart(len(self._rounds)), more=True)
+        service.owe(owed)
+        self._send_owed(owed)
+        self._bytes_sent += channel.send(wire.RoundEnd(0))
+        channel.expect(wire.RoundAck)
+
+    def _divide(self, tracker: DirtyTracker | None, service: PageService) -> tuple[Runs, Runs]:
+        """What must be sent before the guest resumes, and what is owed besides what was named early."""
+        ram = self._guest.ram
+        if tracker is None:  # the destination's head is new, so all zero
+            return runs_of(np.any(ram.words[:FIRST_DIRTIER_PAGE] != 0, axis=1)), _NO_RUNS
+        head, rest = stream.cut(_union(self._pending, tracker.harvest()), FIRST_DIRTIER_PAGE)
+        owed = service.not_owed(rest)
+        service.owe(owed)
+        return head, owed
+
+    def _send_owed(self, runs: Runs) -> None:
+        for message in wire.split_owed(runs):
+            self._bytes_sent += self._require_channel().send(message, more=True)
+
+    def _serve(self, service: PageService) -> int:
+        """Serve the pages of the guest that has gone; returns when the destination had all. Raises PeerError."""
+        channel = self._require_channel()
+        if channel.wire.state is not wire.State.RESUMED:
+            raise PeerError("The guest had gone before its pages did, and they cannot follow it.")
+        trouble = ""
+        try:
+            service.wait(channel.socket)
+        except MigrationError as error:  # what has become of the guest is for the destination to say
+            trouble = f" At the source: {error}"
+            service.close()
+        try:
+            message = channel.receive()
+        except PeerError as error:
+            raise PeerError(f"Whether the guest has all its pages is not known: {error}{trouble}") from error
+        if isinstance(message, wire.Lost):
+            raise PeerError(f"{message.reason}{trouble}")
+        assert isinstance(message, wire.Complete), "the protocol's states say so"
+        self._bytes_sent += service.bytes_pushed + message.demanded_pages * (FRAME_BYTES + PAGE_BYTES)
+        return message.time_ns
 
     def _divert(self, holding: Holding) -> None:
         """Have the guest's frames go to the destination, which holds them; see `unnoticed.agents.holding`."""
@@ -514,7 +612,7 @@ class Source:
         if self._connections is not None:
             self._connections.close()
             self._connections.log(self._host.events)
-        discard(self._guest)
+        self._guest.kill()  # its RAM may still be served
         self._host.guest = None
 
     def _require_packer(self) -> Packer:

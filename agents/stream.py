@@ -101,6 +101,17 @@ def _split_off(runs: Runs, pages: int) -> tuple[Runs, Runs]:
     return most, rest if rest[0, 1] else rest[1:]
 
 
+def cut(runs: Runs, page: int) -> tuple[Runs, Runs]:
+    """The runs of pages before `page`, and those from there on."""
+    ends = runs[:, 0] + runs[:, 1]
+    before, after = runs[runs[:, 0] < page].copy(), runs[ends > page].copy()
+    before[:, 1] = np.minimum(before[:, 0] + before[:, 1], np.uint64(page)) - before[:, 0]
+    starts = np.maximum(after[:, 0], np.uint64(page))
+    after[:, 1] -= starts - after[:, 0]
+    after[:, 0] = starts
+    return before, after
+
+
 def single_pages(runs: Runs) -> Runs:
     """The same pages as runs of one page each."""
     counts = runs[:, 1].astype(np.int64)

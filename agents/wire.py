@@ -1,4 +1,4 @@
-"""The migration protocol, version 3: what source and destination say to each other, and when. No socket, no clock.
+"""The migration protocol, version 4: what source and destination say to each other, and when. No socket, no clock.
 
 Rules
 -----
@@ -19,11 +19,16 @@ Rules
 6. Either end may send ABORT in its turn or in the other's, before RELINQUISH.
 7. By DIVERT the source asks for the guest's frames: the destination holds them, and announces the guest. LATE brings it
    those that came to the source all the same, which go before what it holds; after RELINQUISH, and until the source
-   hangs up, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last of
-   them empty, if there was a DIVERT.
+   says no more, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last
+   of them empty, if there was a DIVERT.
+8. HELLO says when pages come. Where some come after the guest (post-copy, hybrid), the source opens two page channels
+   (`unnoticed.agents.page_wire`) before PREPARED. By OWED it names pages that it will send there: what the destination
+   has of them is out of date. After RESUMED the source serves them until the destination says COMPLETE, or LOST: pages
+   are nowhere then, and so is the guest. COMMIT says how many it owes, and each is put in place exactly once.
 
 A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
-frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE.
+frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE; in
+a post-copy OWED in a round without pages and among the last ones, and at the end COMPLETE.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ import numpy as np
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.errors import PeerError, UnnoticedError
 
-VERSION = 3
+VERSION = 4
 NONCE_BYTES = 32
 TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"
@@ -94,6 +99,9 @@ class Type(IntEnum):
     LATE = 17
     HELD = 18
     CODED = 22
+    OWED = 19
+    COMPLETE = 20
+    LOST = 21
 
 
 class State(Enum):
@@ -112,6 +120,7 @@ class State(Enum):
     COMMITTED = "committed"
     READY = "ready"
     RELINQUISHED = "relinquished"
+    RESUMED = "resumed"
     DONE = "done"
     ABORTED = "aborted"
 
@@ -142,6 +151,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     State.IN_ROUND: {
         (_S, Type.PAGES): State.IN_ROUND,
         (_S, Type.CODED): State.IN_ROUND,
+        (_S, Type.OWED): State.IN_ROUND,
         (_S, Type.ROUND_END): State.ROUND_ENDED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -154,6 +164,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     State.FINAL: {
         (_S, Type.PAGES): State.FINAL,
         (_S, Type.CODED): State.FINAL,
+        (_S, Type.OWED): State.FINAL,
         (_S, Type.STATE): State.STATE_SENT,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -175,9 +186,15 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.RELINQUISHED: {
         (_S, Type.LATE): State.RELINQUISHED,
-        (_D, Type.RESUMED): State.DONE,
+        (_D, Type.RESUMED): State.RESUMED,
+        (_D, Type.LOST): State.DONE,
     },
-    State.DONE: {(_S, Type.LATE): State.DONE},
+    State.RESUMED: {
+        (_S, Type.LATE): State.RESUMED,
+        (_D, Type.COMPLETE): State.DONE,
+        (_D, Type.LOST): State.DONE,
+    },
+    State.DONE: {},
     State.ABORTED: {
         (_D, Type.READY): State.ABORTED,  # it had not heard yet
         (_D, Type.ABORT): State.ABORTED,
@@ -185,8 +202,16 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
 }
 
-MAY_SOURCE_RESUME = frozenset(State) - {State.RELINQUISHED, State.DONE}
+MAY_SOURCE_RESUME = frozenset(State) - {State.RELINQUISHED, State.RESUMED, State.DONE}
 """The states in which the guest still belongs to the source."""
+
+
+class Copying(IntEnum):
+    """When pages come: before the guest, after it, or both (post-copy and hybrid have page channels)."""
+
+    BEFORE = 0
+    AFTER = 1
+    BOTH = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +220,7 @@ class Hello:
 
     nonce: bytes
     memory_bytes: int
+    copying: Copying = Copying.BEFORE
     version: int = VERSION
 
 
@@ -284,12 +310,16 @@ class GuestState:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """All was sent: pages of the final part, of the whole migration, and (if asked for) the digest of the RAM."""
+    """All was sent: pages of the final part, of the whole migration, and (if asked for) the digest of the RAM.
+
+    All but `owed_pages`, that is, which are still to come.
+    """
 
     final_pages: int
     total_pages: int
     announce: str
     digest: bytes = b""
+    owed_pages: int = 0
 
 
 @dataclass(frozen=True)
@@ -341,9 +371,32 @@ class Held:
     frames: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Owed:
+    """These pages come later, after the guest; shape (n, 2): first page, count."""
+
+    runs: Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete:
+    """Every page that was owed is in place: since then (its CLOCK_MONOTONIC, ns), so many pushed and on demand."""
+
+    time_ns: int
+    pushed_pages: int
+    demanded_pages: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Pages that were owed will never come; the guest has been ended."""
+
+    reason: str
+
+
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
-    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded
+    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded | Owed | Complete | Lost
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -366,6 +419,9 @@ _LIMITS: dict[Type, int] = {
     Type.LATE: _MAX_FRAMES_BYTES,
     Type.HELD: _MAX_FRAMES_BYTES,
     Type.CODED: _CODED.size + MOST_CODED_PAGES * 8,
+    Type.OWED: _MAX_RUNS * 8,
+    Type.COMPLETE: 24,
+    Type.LOST: 4096,
 }
 
 
@@ -391,6 +447,12 @@ class Wire:
         self._received = bytearray()
         self._pages_in_part = 0  # PAGES since ROUND or FINAL
         self.pages_in_all = 0
+        self._owed_pages = 0
+
+    @property
+    def session_key(self) -> bytes:
+        """The key that both nonces are in; for what belongs to this conversation alone."""
+        return hmac.digest(self._key, b"session", "sha256")
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -474,10 +536,14 @@ class Wire:
         """Hold the sender of a message to what was sent before it."""
         match message:
             case Pages(runs):
-                self._check_runs(runs, error)
+                self._check_runs(runs, error, most_pages=MOST_PAGES)
             case Coded(runs, encoding, coded_bytes):
-                self._check_runs(runs, error)
+                self._check_runs(runs, error, most_pages=MOST_PAGES)
                 _check_coded(encoding, coded_bytes, pages=message.pages, error=error)
+            case Owed(runs):
+                self._check_runs(runs, error, most_pages=self._memory_bytes // PAGE_BYTES)
+            case Commit(owed_pages=owed) if owed != self._owed_pages:
+                raise error(f"The source says that it owes {owed} pages; it has named {self._owed_pages}.")
             case RoundEnd(pages) | RoundAck(pages) if pages != self._pages_in_part:
                 raise error(f"A round of {self._pages_in_part} pages was said to have {pages}.")
             case Commit(final_pages=final, total_pages=total) if (final, total) != (
@@ -498,6 +564,8 @@ class Wire:
                 pages = int(runs[:, 1].sum())
                 self._pages_in_part += pages
                 self.pages_in_all += pages
+            case Owed(runs):
+                self._owed_pages += int(runs[:, 1].sum())
 
     def _decode(self, kind: Type, body: bytes) -> Message:
         try:
@@ -508,11 +576,11 @@ class Wire:
             raise PeerError(f"The source speaks version {message.version} of the protocol, this end {VERSION}.")
         return message
 
-    def _check_runs(self, runs: Runs, error: type[UnnoticedError]) -> None:
-        """Runs must be ascending, without overlap, and inside the RAM."""
+    def _check_runs(self, runs: Runs, error: type[UnnoticedError], *, most_pages: int) -> None:
+        """Runs must be ascending, without overlap, inside the RAM, and not of too many pages."""
         ends = runs[:, 0] + runs[:, 1]
         inside = len(runs) > 0 and bool((runs[:, 1] > 0).all()) and int(ends[-1]) * PAGE_BYTES <= self._memory_bytes
-        inside = inside and int(runs[:, 1].sum()) <= MOST_PAGES
+        inside = inside and int(runs[:, 1].sum()) <= most_pages
         if not inside or bool((runs[1:, 0] < ends[:-1]).any()):
             raise error(
                 "The source's PAGES name too many pages, or pages that are not in the guest's RAM, or not in order."
@@ -543,6 +611,12 @@ def split(runs: Runs, *, most_pages: int = MOST_PAGES) -> Iterator[Pages]:
         start = stop
 
 
+def split_owed(runs: Runs) -> Iterator[Owed]:
+    """Cut runs into OWED messages within the protocol's limits."""
+    for start in range(0, len(runs), _MAX_RUNS):
+        yield Owed(runs[start : start + _MAX_RUNS])
+
+
 def _cut_long(runs: Runs, most_pages: int) -> Runs:
     """Cut runs of more than `most_pages` pages into pieces."""
     if len(runs) == 0 or int(runs[:, 1].max()) <= most_pages:
@@ -558,7 +632,8 @@ def _cut_long(runs: Runs, most_pages: int) -> Runs:
 def _encode(message: Message) -> tuple[Type, bytes]:
     match message:
         case Hello():
-            return Type.HELLO, struct.pack("<HQ", message.version, message.memory_bytes) + message.nonce + MAGIC
+            head = struct.pack("<HQB", message.version, message.memory_bytes, message.copying)
+            return Type.HELLO, head + message.nonce + MAGIC
         case Welcome():
             return Type.WELCOME, message.nonce
         case Proof():
@@ -582,7 +657,9 @@ def _encode(message: Message) -> tuple[Type, bytes]:
                 f"<II{len(message.lost)}I", connections, len(message.lost), *message.lost
             ) + blob
         case Commit():
-            text = json.dumps({"announce": message.announce, "digest": message.digest.hex()}).encode()
+            text = json.dumps(
+                {"announce": message.announce, "digest": message.digest.hex(), "owed": message.owed_pages}
+            ).encode()
             return Type.COMMIT, struct.pack("<QQ", message.final_pages, message.total_pages) + text
         case Ready(connections):
             return Type.READY, struct.pack("<I", connections)
@@ -598,17 +675,25 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.LATE, _pack_frames(frames)
         case Held(frames):
             return Type.HELD, _pack_frames(frames)
+        case Owed(runs):
+            return Type.OWED, runs.astype("<u4").tobytes()
+        case Complete():
+            return Type.COMPLETE, struct.pack("<QQQ", message.time_ns, message.pushed_pages, message.demanded_pages)
+        case Lost(reason):
+            return Type.LOST, reason.encode()[: _LIMITS[Type.LOST]]
 
 
 def _decode(kind: Type, body: bytes) -> Message:
     """The message of a body; raises ValueError or struct.error where it cannot be one."""
     match kind:
         case Type.HELLO:
-            version, memory_bytes = struct.unpack_from("<HQ", body)
-            nonce, magic = body[10 : 10 + NONCE_BYTES], body[10 + NONCE_BYTES :]
+            version, memory_bytes, copying = struct.unpack_from("<HQB", body)
+            if version != VERSION:  # whatever else it says: it will be told so
+                return Hello(nonce=b"", memory_bytes=0, version=version)
+            nonce, magic = body[11 : 11 + NONCE_BYTES], body[11 + NONCE_BYTES :]
             if magic != MAGIC or memory_bytes % PAGE_BYTES or not 0 < memory_bytes <= _MAX_MEMORY_BYTES:
                 raise ValueError("not a greeting of this protocol")
-            return Hello(nonce=nonce, memory_bytes=memory_bytes, version=version)
+            return Hello(nonce=nonce, memory_bytes=memory_bytes, copying=Copying(copying), version=version)
         case Type.WELCOME:
             if len(body) != NONCE_BYTES:
                 raise ValueError(f"a nonce of {len(body)} bytes")
@@ -643,6 +728,7 @@ def _decode(kind: Type, body: bytes) -> Message:
                 total_pages=total_pages,
                 announce=str(text["announce"]),
                 digest=bytes.fromhex(text["digest"]),
+                owed_pages=int(text["owed"]),
             )
         case Type.READY:
             return Ready(*struct.unpack("<I", body))
@@ -659,6 +745,13 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Late(_unpack_frames(body))
         case Type.HELD:
             return Held(_unpack_frames(body))
+        case Type.OWED:
+            return Owed(_unpack_runs(body))
+        case Type.COMPLETE:
+            time_ns, pushed_pages, demanded_pages = struct.unpack("<QQQ", body)
+            return Complete(time_ns=time_ns, pushed_pages=pushed_pages, demanded_pages=demanded_pages)
+        case Type.LOST:
+            return Lost(body.decode(errors="replace"))
 
 
 def _check_coded(encoding: Encoding, coded_bytes: int, *, pages: int, error: type[UnnoticedError]) -> None:

@@ -49,6 +49,7 @@ class Cast:
         self._probers: list[Child] = []
         self._tools: list[Child] = []
         self._guest_at = "a"
+        self._is_lost = False  # the guest runs nowhere any more
 
     def __enter__(self) -> Cast:
         with contextlib.ExitStack() as on_failure:
@@ -85,8 +86,12 @@ class Cast:
     def migrate(self, *, number: int = 0, gap: str | None = None) -> Reply:
         """Migrate the guest from the host where it is to the other one; what the source reports of its end.
 
-        `gap`: another one than the plan's. A cast whose plan holds frames can drop them as well.
+        `gap`: another one than the plan's. A cast whose plan holds frames can drop them as well. A guest that went
+        before its pages may be lost with them, which is an outcome. Raises MigrationError where one is lost in another
+        way.
         """
+        if self._is_lost:
+            raise MigrationError("There is no guest any more: it was lost in a migration.")
         migration = self._trial.settings.migration
         source, destination = ("a", "b") if self._guest_at == "a" else ("b", "a")
         self._agents[destination].command("expect", number=number)
@@ -108,6 +113,11 @@ class Cast:
             hold_time_ns=migration.hold_time_ns,
         )
         report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
+        if report["outcome"] == "lost":
+            arrival = self.watch.wait_reply(self._agents[destination], "arrival", _START_S)
+            if arrival["arrival"] == "resumed":
+                raise MigrationError(f"The guest runs at {destination}, but agent-{source} was not told that it does.")
+            self._is_lost = True
         if report["outcome"] == "failed" and not report["here"]:
             raise MigrationError(f"agent-{source} has lost the guest in the migration: {report['reason']}")
         if report["outcome"] == "completed":
@@ -122,7 +132,7 @@ class Cast:
         """
         migration = self._trial.settings.migration
         unannounced = migration.announce == NONE or not migration.announced_after_ns
-        if self._guest_at == "b" and unannounced:
+        if not self._is_lost and self._guest_at == "b" and unannounced:
             self._agents["b"].command("announce", announce=self._plain_announcement)
             self.watch.wait_reply(self._agents["b"], "announced", _START_S)
 
@@ -141,7 +151,9 @@ class Cast:
             self.watch.wait_reply(child, "done", _GRACE_S + _STOP_S)
 
     def verify(self) -> None:
-        """Have the guest's RAM compared with what its counters say it must be (event `ram`)."""
+        """Have the guest's RAM compared with what its counters say it must be (event `ram`), unless it is lost."""
+        if self._is_lost:
+            return
         agent = self._agents[self._guest_at]
         agent.command("verify")
         if not self.watch.wait_reply(agent, "verified", _STOP_S)["here"]:

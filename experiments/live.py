@@ -101,7 +101,7 @@ class LiveBench:
                     links=fabric,
                     log=folder / "events.jsonl",
                     events=events,
-                    has_rounds=trial.settings.migration.mode != "stop-and-copy",
+                    has_rounds=trial.settings.migration.has_rounds,
                 )
                 with Cast(trial, folder, fabric) as cast, schedule:
                     _play(trial, cast, fabric, schedule, events, progress)

@@ -32,6 +32,13 @@ METRICS: dict[str, Kind] = {
     "after_retransmits": "number",
     "held_frames": "number",
     "held_refused": "number",
+    "catch_up_ns": "number",
+    "faults": "number",
+    "fault_p50_ns": "number",
+    "fault_p99_ns": "number",
+    "fault_max_ns": "number",
+    "pushed_bytes": "number",
+    "demanded_bytes": "number",
     "resets": "number",
     "baseline_request_median_ns": "number",
     "baseline_request_p99_ns": "number",
@@ -48,6 +55,7 @@ METRICS: dict[str, Kind] = {
     "disturbed": "truth",
     "completed": "truth",
     "gave_up": "truth",
+    "lost": "truth",
     "as_expected": "truth",  # it ended as the plan expects
 }
 

@@ -174,9 +174,9 @@ def result_words(row: Mapping[str, Any]) -> str:
     """What a trial came to: `completed, blackout 12.3 ms, worst client 215 ms without answers, 2 retransmits`."""
     outcome, expected = row.get("outcome"), row.get("expected")
     words = [str(outcome)]
-    if outcome == "failed":
+    if outcome == "failed" or (outcome == "lost" and expected != "lost"):
         reason = str(row.get("reason") or "").partition("\n")[0]
-        return f"failed: {reason}"
+        return f"{outcome}: {reason}"
     if expected and outcome != expected:
         words[0] += f" (expected: {expected})"
     for column, text in (("blackout_ns", "blackout {} ms"), ("perceived_ns", "worst client {} ms without answers")):

@@ -87,10 +87,18 @@ def _missing_trials(run: Run, trials: pd.DataFrame) -> list[Alert]:
 
 def _outcomes(trials: pd.DataFrame) -> list[Alert]:
     failed = trials[trials["outcome"] == "failed"]
+    lost = trials[trials["outcome"] == "lost"]
     unexpected = trials[(trials["outcome"] != "failed") & (trials["outcome"] != trials["expected"])]
     ended = [f"{row.trial_id}: {row.outcome}, {row.expected} was expected" for row in records(unexpected)]
     return [
         *_alert(Severity.FAILURE, failed, "{trials} failed.", _described(failed, "reason")),
+        *_alert(
+            Severity.WARNING,
+            lost,
+            "In {trials} the guest was lost: it had gone to the destination before all of its memory had, and the rest "
+            "never came.",
+            _described(lost, "reason"),
+        ),
         *_alert(Severity.FAILURE, unexpected, "{trials} did not end as the plan expects.", ended),
     ]
 

@@ -7,6 +7,7 @@ from unnoticed.results.schema import BROWNOUT_SPANS, NEW_CONNECTION, REQUEST_LAT
 # In the order in which they begin.
 STEPS: dict[str, str] = {
     "hush": "A: new connections have to wait, and those half open are finished. The guest still runs.",
+    "owe": "A: names the pages that come after the guest, so that B forgets what it has of them. The guest still runs.",
     "divert": "A: what comes for the guest is from now on to go to B, which holds it.",
     "plug": "B: begins to hold what comes for the guest.",
     "await-announcement": "A: waits until it sees the guest announced at B: nothing later will come A's way.",

@@ -1,7 +1,7 @@
 """Metrics: what a clause, a budget or a comparison may ask of the trials table, and how each is called and written.
 
-Every column of the trials table with a number or a yes/no is a metric, and so are three that follow from its outcome:
-`completed`, `gave_up`, and `as_expected` (it ended as the plan expects).
+Every column of the trials table with a number or a yes/no is a metric, and so are four that follow from its outcome:
+`completed`, `gave_up`, `lost`, and `as_expected` (it ended as the plan expects).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from unnoticed.results.statistics import Numbers, numbers
 _DERIVED = {
     "completed": "migrations that completed",
     "gave_up": "migrations that gave up",
+    "lost": "guests that were lost",
     "as_expected": "trials that ended as expected",
 }
 # A share reads as "share of <this>".
@@ -79,6 +80,8 @@ def values(trials: pd.DataFrame, name: str) -> pd.Series[Any]:
             series = trials["outcome"] == "completed"
         case "gave_up":
             series = trials["outcome"] == "gave-up"
+        case "lost":
+            series = trials["outcome"] == "lost"
         case "as_expected":
             series = trials["outcome"] == trials["expected"]
         case _:

@@ -307,6 +307,10 @@ class Report:
         return summaries.brownout(self.cells, self.tables.brownout)
 
     @cached_property
+    def later_pages(self) -> Grid | None:
+        return summaries.later_pages(self.cells, self.tables.faults)
+
+    @cached_property
     def retransmits_plot(self) -> Markup:
         return Markup(retransmits.draw(self.cells, self.tables.flows, self.tables.retransmits))
 
@@ -343,6 +347,7 @@ class Report:
                 ("relearned", tables.relearned),
                 ("stalls", tables.stalls),
                 ("links", tables.links),
+                ("faults", tables.faults.head(200)),
                 ("captures", tables.captures),
             )
             if len(frame)
@@ -355,7 +360,7 @@ class Report:
     def _by_trial(self) -> dict[str, Tables]:
         names = (
             "rounds", "encodings", "steps", "brownout", "outages", "waterfall", "flows", "retransmits", "relearned",
-            "links", "stalls", "captures",
+            "links", "stalls", "faults", "captures",
         )  # fmt: skip
         groups = {name: dict(iter(self.tables[name].groupby("trial_id", sort=False))) for name in names}
         return {

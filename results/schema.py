@@ -19,6 +19,8 @@ Versions:
 12 flows: columns `timeouts_held`, `lost` and `overtaken`; captures: `retransmits` and `kernel_retransmits`.
 13 rounds: a column `wire_bytes`; trials: a column `codec`; a table `encodings`.
 14 a table `brownout`, and of it in trials: `baseline_...` and `brownout_...`.
+15 a table `faults`; trials: `catch_up_ns`, `faults`, `fault_p50_ns`, `fault_p99_ns`, `fault_max_ns`, `pushed_bytes`,
+   `demanded_bytes`, and the outcome `lost`.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
-OUTCOMES = ("completed", "gave-up", "failed")
+OUTCOMES = ("completed", "gave-up", "lost", "failed")
 CODECS = ("none", "zero", "zstd", "xor", "auto")
 ENCODINGS = ("none", "zero", "zstd", "xor")
 TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
@@ -118,12 +120,14 @@ TRIALS = Table(
         TRIAL_ID,
         _count("repeat", "which repeat of its setting, from 0", required=True),
         _text("case", "the case of the plan; empty where the plan has none", required=True),
-        _text("expected", "the outcome that the plan expects", values=("completed", "gave-up"), required=True),
+        _text("expected", "the outcome that the plan expects", values=OUTCOMES[:3], required=True),
         _text("outcome", "how the migration ended", values=OUTCOMES, required=True),
-        _text("reason", "why it gave up or failed"),
+        _text("reason", "why it gave up or failed, or the guest was lost"),
         _time("blackout_ns", "the guest ran nowhere: pause to resume, by the agents' clock", label="blackout"),
         _time(
-            "total_ns", "from the order to migrate until the guest ran at the destination", label="total migration time"
+            "total_ns",
+            "from the order to migrate until the guest, and all of its memory, was at the destination",
+            label="total migration time",
         ),
         _count("rounds", "pre-copy rounds sent, the last one included", label="number of rounds"),
         _size("bytes_sent", "bytes of pages and state sent from host to host", label="bytes sent"),
@@ -188,6 +192,17 @@ TRIALS = Table(
             label="frames held",
         ),
         _count("held_refused", "frames that found no room there", label="frames that could not be held"),
+        _time(
+            "catch_up_ns",
+            "the guest ran, but not all of its memory was there yet: from its resume until the last page was in place",
+            label="time until the last page was there",
+        ),
+        _count("faults", "pages that the guest had to wait for", label="pages waited for"),
+        _time("fault_p50_ns", "how long it waited for a page: median", label="wait for a page (median)"),
+        _time("fault_p99_ns", "the same: 99th percentile", label="wait for a page (99th percentile)"),
+        _time("fault_max_ns", "the same: the longest", label="longest wait for a page"),
+        _size("pushed_bytes", "memory that came after the guest unasked", label="memory pushed"),
+        _size("demanded_bytes", "memory that came after the guest on demand", label="memory sent on demand"),
         _count("resets", "connections that were reset", label="connections reset"),
         _time(
             "baseline_request_median_ns",
@@ -299,6 +314,16 @@ TABLES: tuple[Table, ...] = (
             _text("place", "a or b: the host that took it", required=True),
             _time("start_ns", required=True),
             _time("end_ns", required=True),
+        ),
+    ),
+    Table(
+        name="faults",
+        row="one page that the guest waited for, since it ran before all of its memory had come",
+        columns=(
+            TRIAL_ID,
+            _text("migration", "the migration within the trial"),
+            _time("start_ns", "the destination was told of it", required=True),
+            _time("latency_ns", "until the page was in place", required=True),
         ),
     ),
     Table(

@@ -39,6 +39,7 @@ class Tables:
     rounds: pd.DataFrame = field(default_factory=lambda: schema.empty("rounds"))
     encodings: pd.DataFrame = field(default_factory=lambda: schema.empty("encodings"))
     steps: pd.DataFrame = field(default_factory=lambda: schema.empty("steps"))
+    faults: pd.DataFrame = field(default_factory=lambda: schema.empty("faults"))
     flows: pd.DataFrame = field(default_factory=lambda: schema.empty("flows"))
     retransmits: pd.DataFrame = field(default_factory=lambda: schema.empty("retransmits"))
     outages: pd.DataFrame = field(default_factory=lambda: schema.empty("outages"))

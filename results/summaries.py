@@ -46,7 +46,7 @@ def overview(cells: Sequence[Cell]) -> Grid:
     for cell in cells:
         trials = cell.counted
         ended = cell.trials["outcome"].value_counts()
-        outcomes = [f"{ended[name]} {name}" for name in ("completed", "gave-up", "failed") if name in ended]
+        outcomes = [f"{ended[name]} {name}" for name in ("completed", "gave-up", "lost", "failed") if name in ended]
         if cell.left_out:
             outcomes.append(f"{len(trials)} counted")
         rows.append(
@@ -296,6 +296,50 @@ def brownout(cells: Sequence[Cell], frame: pd.DataFrame) -> Grid:
     )
     caption = "Before the migration, and while pages were tracked and sent; medians"
     return Grid(caption=caption, heads=heads, rows=tuple(rows), note=_without(cells), hints=glossary.SPANS)
+
+
+def later_pages(cells: Sequence[Cell], faults: pd.DataFrame) -> Grid | None:
+    """What came after the guest, for each setting where something did: medians, and the waits of all its trials."""
+    rows = []
+    for cell in cells:
+        trials = cell.counted[cell.counted["catch_up_ns"].notna()]
+        if not len(trials):
+            continue
+        waits = numbers(cell.rows_of(faults)["latency_ns"])
+        typical, high, most = (
+            fixed_ms(of(waits), digits=3) if len(waits) else NOTHING for of in (median, _p99, largest)
+        )
+        sizes = [format_bytes(median(numbers(trials[name]))) for name in ("pushed_bytes", "demanded_bytes")]
+        rows.append(
+            (
+                cell.label,
+                str(len(trials)),
+                fixed_ms(median(numbers(trials["catch_up_ns"]))),
+                *sizes,
+                format_number(median(numbers(trials["faults"]))),
+                typical,
+                high,
+                most,
+            )
+        )
+    if not rows:
+        return None
+    heads = (
+        grid.text("setting"),
+        grid.number("trials", "that count, and in which pages came after the guest"),
+        grid.number("until the last page, ms", "from the resume; median"),
+        grid.number("pushed", "unasked; median"),
+        grid.number("on demand", "median"),
+        grid.number("waits", "pages that the guest had to wait for; median"),
+        grid.number("wait, median, ms", "over the waits of all these trials"),
+        grid.number("p99"),
+        grid.number("most"),
+    )
+    return Grid(caption="Pages that came after the guest", heads=heads, rows=tuple(rows), note=_without(cells))
+
+
+def _p99(values: Numbers) -> float:
+    return percentile(values, 99)
 
 
 def retransmits(cells: Sequence[Cell], flows: pd.DataFrame) -> Grid:

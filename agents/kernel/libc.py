@@ -14,6 +14,7 @@ SYS_USERFAULTFD = 323  # arch/x86/entry/syscalls/syscall_64.tbl
 SYS_PIDFD_GETFD = 438
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 SYS_CLOSE = 3
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2  # include/uapi/linux/falloc.h
 PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 PR_SET_THP_DISABLE = 41
 
@@ -40,6 +41,12 @@ def ioctl(fd: int, request: int, argument: ctypes.Structure | ctypes.Array[ctype
 def differs(first: int, second: int, length: int) -> bool:
     """Whether `length` bytes at two addresses of this process differ (memcmp, at the speed of memory)."""
     return bool(_libc.memcmp(ctypes.c_void_p(first), ctypes.c_void_p(second), ctypes.c_size_t(length)))
+
+
+def punch_hole(fd: int, *, offset: int, length: int) -> None:
+    """`fallocate` that gives memory of a file back: it reads as zeros, and is missing; raises OSError."""
+    mode = ctypes.c_int(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+    check(_libc.fallocate(ctypes.c_int(fd), mode, ctypes.c_long(offset), ctypes.c_long(length)), "fallocate")
 
 
 def vmsplice(fd: int, vectors: int, count: int) -> int:

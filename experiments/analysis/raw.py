@@ -42,6 +42,7 @@ class Migration:
     rto_min_ns: int | None
     tracker: str | None
     codec: str | None
+    completed_ns: int | None = None  # the destination had all pages
     turned_ns: int | None = None  # where frames are held: the switches are told to bring them to the destination
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from unnoticed.experiments.analysis.brownout import Brownout
@@ -33,6 +34,7 @@ def analyse(trial: Trial, folder: Path) -> Mapping[str, pd.DataFrame]:
         "rounds": _rounds(raw),
         "encodings": _encodings(raw),
         "steps": _steps(raw),
+        "faults": _faults(raw),
         "flows": flows.flows,
         "retransmits": flows.retransmits,
         "outages": downtime.outages_table(),
@@ -65,9 +67,9 @@ def _trial(
     complete = bool(len(tables["captures"])) and bool(tables["captures"]["complete"].all())
     return {
         "outcome": migration.outcome,
-        "reason": migration.reason or None,
+        "reason": next((event["reason"] for event in raw.named("lost")), migration.reason) or None,
         "blackout_ns": migration.blackout_ns,
-        "total_ns": None if migration.resumed_ns is None else migration.resumed_ns - migration.start_ns,
+        "total_ns": None if migration.completed_ns is None else migration.completed_ns - migration.start_ns,
         "rounds": migration.rounds,
         "bytes_sent": migration.bytes_sent,
         "tracker": migration.tracker,
@@ -90,6 +92,7 @@ def _trial(
         "after_retransmits": int(in_phase.get("after", 0)),
         "held_frames": held["frames"] if held is not None else None,
         "held_refused": held["refused"] if held is not None else None,
+        **_later_pages(raw, tables["faults"]),
         "resets": sum(1 for event in raw.named("reset")),
         "host_stall_ns": downtime.longest_stall_ns,
         "integrity": _integrity(table, tables["requests"], ram),
@@ -102,6 +105,28 @@ def _trial(
         "disturbed": downtime.disturbed,
         "notes": " ".join([*_notes(raw, table, tables["requests"], ram, worst), *_differing(tables["captures"])])
         or None,
+    }
+
+
+def _later_pages(raw: RawRecords, faults: pd.DataFrame) -> dict[str, int | None]:
+    """What came after the guest; None throughout where nothing did, or not all of it."""
+    pages = next(raw.named("pages"), None)
+    if pages is None or raw.migration.completed_ns is None or raw.migration.resumed_ns is None:
+        names = ("catch_up_ns", "faults", "fault_p50_ns", "fault_p99_ns", "fault_max_ns")
+        return dict.fromkeys((*names, "pushed_bytes", "demanded_bytes"))
+    latencies = faults["latency_ns"].to_numpy(dtype="float64")
+
+    def latency(share: float) -> int | None:
+        return int(np.quantile(latencies, share)) if len(latencies) else None
+
+    return {
+        "catch_up_ns": raw.migration.completed_ns - raw.migration.resumed_ns,
+        "faults": len(latencies),
+        "fault_p50_ns": latency(0.5),
+        "fault_p99_ns": latency(0.99),
+        "fault_max_ns": latency(1.0),
+        "pushed_bytes": int(pages["pushed_pages"]) * PAGE_BYTES,
+        "demanded_bytes": int(pages["demanded_pages"]) * PAGE_BYTES,
     }
 
 
@@ -243,6 +268,15 @@ def _steps(raw: RawRecords) -> pd.DataFrame:
         for event in raw.named("step")
     ]
     return pd.DataFrame(rows, columns=_columns("steps"))
+
+
+def _faults(raw: RawRecords) -> pd.DataFrame:
+    rows = [
+        {"migration": str(event["migration"]), "start_ns": start_ns, "latency_ns": latency_ns}
+        for event in raw.named("faults")
+        for start_ns, latency_ns in zip(event["start_ns"], event["latency_ns"], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=_columns("faults"))
 
 
 def _links(raw: RawRecords) -> pd.DataFrame:

@@ -29,6 +29,7 @@ Fault = Literal["raise", "incomplete-capture", "reset", "interrupt"]
 _START_NS = 1_000 * S
 _OFFSET_NS = 1_700_000_000 * S
 _LONGEST_PHASE_NS = S
+_FAULTS, _FAULT_NS = 100, MS // 100  # pages waited for, and the least of their waits: the n-th is n times as long
 _NO_INFO = dict.fromkeys(TcpInfo.__dataclass_fields__, 0)
 
 
@@ -157,6 +158,13 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
     sent = sum(entry.sent_bytes for entry in truth.rounds)
     if truth.outcome == "completed":
         sent += truth.rounds[-1].dirty_bytes if truth.rounds else trial.settings.guest.memory_bytes
+    if truth.later_bytes and truth.resumed_ns is not None and truth.completed_ns is not None:
+        pages = truth.later_bytes // PAGE_BYTES
+        waits = {"start_ns": [truth.resumed_ns + number * MS for number in range(_FAULTS)]}
+        latencies = [_FAULT_NS * (number + 1) for number in range(_FAULTS)]
+        yield line(truth.completed_ns, "agent-b", "faults", migration=0, **waits, latency_ns=latencies)
+        came = {"pushed_pages": pages - _FAULTS, "demanded_pages": _FAULTS, "twice_pages": 0}
+        yield line(truth.completed_ns, "agent-b", "pages", migration=0, **came)
     announce = trial.settings.migration.announce
     if truth.announced_ns is not None and announce != "none":
         yield line(truth.announced_ns, "agent-b", "announced", migration=0, place="b", frames=1, announce=announce)
@@ -211,7 +219,8 @@ def _migration(settings: Settings, truth: Truth, sent: int) -> dict[str, Any]:
         "rounds": len(truth.rounds),
         "rto_min_ns": RTO_NS,
         "codec": "none",  # the fake has no codecs: all pages go as they are
-        "tracker": "none" if settings.migration.mode == "stop-and-copy" else "userfaultfd-wp",
+        "completed_ns": truth.completed_ns,
+        "tracker": "userfaultfd-wp" if settings.migration.has_rounds else "none",
         "start_ns": truth.start_ns,
         "end_ns": truth.end_ns,
     }

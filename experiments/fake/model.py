@@ -58,6 +58,8 @@ class Truth:
     trial_start_ns: int
     trial_end_ns: int
     held: tuple[int, int] | None = None
+    completed_ns: int | None = None  # the last page is there: after the resume, where pages come later
+    later_bytes: int = 0
 
     def arrives(self, sent_ns: int) -> int:
         """When the guest has what a client sends now, if it is not lost."""
@@ -147,17 +149,20 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         )
         at, rest = at + duration, dirty
         decision = policy.decide(history, Outlook(smallest_rto_ns=RTO_NS, elapsed_ns=at - start))
-    if decision.action is Action.GIVE_UP:
+    if decision.action is Action.GIVE_UP and not migration.has_later_pages:
         outcome, reason = "gave-up", f"the {migration.policy} policy sees no end"
     held = None
+    later = rest if migration.has_later_pages else 0
+    rest -= later
     if outcome == "gave-up":
-        paused = resumed = None
+        paused = resumed = completed = None
         probe_cut = tcp_cut = None
         end = at
     else:
         paused = at
         resumed = paused + round(_NATURAL_NS * luck.uniform(0.8, 1.6) + rest / rate * S)
-        end = resumed + 2 * MS
+        completed = resumed + round(later / rate * S)
+        end = completed + 2 * MS
         taught = MS // 2 if migration.announce != "none" else None
         probe_cut = (paused, resumed + (taught or 1500 * MS))
         tcp_cut = (paused, resumed + (taught or 200 * MS))
@@ -178,4 +183,6 @@ def migrate(settings: Settings, *, seed: str, trial_start_ns: int, warm_up_ns: i
         trial_start_ns=trial_start_ns,
         trial_end_ns=last + cool_down_ns,
         held=held,
+        completed_ns=completed,
+        later_bytes=later,
     )

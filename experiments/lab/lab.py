@@ -15,7 +15,7 @@ from pathlib import Path
 
 from unnoticed import workload
 from unnoticed.clock import now_ns, realtime_offset_ns
-from unnoticed.errors import FabricError, UnnoticedError
+from unnoticed.errors import FabricError, MigrationError, UnnoticedError
 from unnoticed.events import Event, EventLog, EventTail
 from unnoticed.experiments.cast import Cast
 from unnoticed.experiments.interrupts import shielded
@@ -127,6 +127,8 @@ class Lab:
         source, destination, begin = self.guest_at, self.guest_to, now_ns()
         number, self._number = self._number, self._number + 1
         report = self.cast.migrate(number=number)
+        if report["outcome"] == "lost":
+            raise MigrationError(f"The guest is lost: {report['reason']}")
         end = now_ns()
         time.sleep(_AROUND_NS / 1e9)
         mine = [event for event in tail.read() if event.get("migration") == number]

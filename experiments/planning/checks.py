@@ -19,6 +19,7 @@ from unnoticed.experiments.planning.settings import (
     PAGE_BYTES,
     POLICIES,
     RATE_AND_PATTERN,
+    ROUNDLESS,
     FabricSettings,
     Settings,
 )
@@ -172,7 +173,7 @@ def _switches_can_be(settings: Settings) -> Iterator[Conflict]:
 
 
 def _schedule_can_be(settings: Settings) -> Iterator[Conflict]:
-    has_rounds = settings.migration.mode != "stop-and-copy"
+    migration = settings.migration
     for number, each in enumerate(settings.fabric.schedule):
         path = ("fabric", "schedule")
         if not any(readings(each.link)):
@@ -186,14 +187,14 @@ def _schedule_can_be(settings: Settings) -> Iterator[Conflict]:
         if each.state is not None and each.given:
             sentence = f"a link that is {each.state} takes no other value: write another [[fabric.schedule]] for that."
             yield Conflict(paths=(path,), within=(number, "state"), sentence=sentence)
-        if each.when.startswith("round") and not has_rounds:
-            sentence = f'"{each.when}" never comes: stop-and-copy has no rounds.'
+        if each.when.startswith("round") and not migration.has_rounds:
+            sentence = f'"{each.when}" never comes: {migration.mode} has no rounds.'
             yield Conflict(paths=(path, ("migration", "mode")), within=(number, "when"), sentence=sentence)
 
 
 def _policy_can_be(settings: Settings) -> Iterator[Conflict]:
     migration = settings.migration
-    if migration.mode != "stop-and-copy" and migration.policy is not None:
+    if migration.has_rounds and migration.policy is not None:
         for key, sentence in POLICIES.mistakes(migration.policy, migration.policy_parameters):
             yield Conflict(paths=(("migration", key),), sentence=sentence)
 
@@ -259,6 +260,17 @@ def _tools_speak_it(settings: Settings) -> Conflict | None:
     )
 
 
+def _all_is_there_to_be_verified(settings: Settings) -> Conflict | None:
+    migration = settings.migration
+    if not migration.verify or not migration.has_later_pages:
+        return None
+    return Conflict(
+        paths=(("migration", "verify"), ("migration", "mode")),
+        sentence=f"with {migration.mode} the guest resumes before all of its memory is there to be compared; every "
+        "trial compares what the guest has written at its end, without this too.",
+    )
+
+
 _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _working_set_fits,
     _dirtier_has_pages,
@@ -271,6 +283,7 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _held_is_announced_at_once,
     _announced_address_is_there,
     _tools_speak_it,
+    _all_is_there_to_be_verified,
 )
 
 
@@ -305,13 +318,15 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
             if key not in table:
                 continue
             path = ("migration", key)
-            if modes == ["stop-and-copy"]:
-                sentence = 'stop-and-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".'
+            roundless = [mode for mode in modes if mode in ROUNDLESS]
+            if modes and roundless == modes:
+                named = " or ".join(modes)
+                sentence = f'{named} has no rounds and so no policy; remove this, or set mode = "pre-copy".'
                 yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
-            elif isinstance(table[key], list) and "stop-and-copy" in modes:
+            elif isinstance(table[key], list) and roundless:
                 sentence = (
-                    "a list here would repeat stop-and-copy, which has no policy, for each of its values; "
-                    "make a [[case]] of stop-and-copy instead."
+                    f"a list here would repeat {' or '.join(roundless)}, which has no policy, for each of its values; "
+                    f"make a [[case]] of {' or '.join(roundless)} instead."
                 )
                 yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
             elif key != "policy":

@@ -6,7 +6,7 @@ import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path as FilePath
-from typing import Any, Literal, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,7 +26,7 @@ from unnoticed.experiments.planning.document import (
     value_at,
 )
 from unnoticed.experiments.planning.fields import dimension_of
-from unnoticed.experiments.planning.grid import Case, factor_names, points, size_of_grid
+from unnoticed.experiments.planning.grid import Case, Expected, factor_names, points, size_of_grid
 from unnoticed.experiments.planning.problems import Problem, dotted, sentence_of, shown, suggestion
 from unnoticed.experiments.planning.settings import Settings
 from unnoticed.experiments.planning.toml_lines import Path
@@ -41,7 +41,7 @@ class CaseHead(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
-    expect: Literal["completed", "gave-up"] = "completed"
+    expect: Expected = "completed"
 
 
 class Head(BaseModel):
@@ -186,7 +186,7 @@ class Draft:
             cases.append(
                 Case(
                     name=name if isinstance(name, str) else f"{number + 1}",
-                    expected="gave-up" if expected == "gave-up" else "completed",
+                    expected=next((word for word in get_args(Expected) if word == expected), "completed"),
                     overrides={key: table[key] for key in SECTIONS if key in table},
                 )
             )

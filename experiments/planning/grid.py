@@ -17,7 +17,7 @@ from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.quantities import written
 from unnoticed.experiments.planning.settings import RATE_AND_PATTERN, Settings, fit_announcement, fit_policy
 
-Expected = Literal["completed", "gave-up"]
+Expected = Literal["completed", "gave-up", "lost"]
 Scalar = str | int | float | bool | None
 
 
@@ -133,7 +133,7 @@ def _short(setting: Setting) -> str:
 def _as_written(point: Document, settings: Settings, path: Keys) -> Scalar:
     """The value as the plan writes it; where it does not, the default as it would."""
     if path[0] == "migration" and _effective(settings, path)[1] is None:
-        return None  # a policy's parameter that this setting's policy does not take, or the policy of stop-and-copy
+        return None  # a policy's parameter that this setting's policy does not take, or the policy where there is none
     if path[0] == "guest" and path[1] in RATE_AND_PATTERN and settings.guest.trace_path is not None:
         return None  # of a guest that follows a trace
     value: Any = point

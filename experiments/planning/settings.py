@@ -358,6 +358,7 @@ class ClientsSettings(Section):
 
 
 Tracking = Literal["auto", "userfaultfd-wp", "soft-dirty", "comparison"]
+ROUNDLESS = ("stop-and-copy", "post-copy")  # modes that send no pages while the guest runs at the source
 
 
 def _read_policy(value: Any) -> Any:
@@ -365,12 +366,12 @@ def _read_policy(value: Any) -> Any:
 
 
 class MigrationSettings(Section):
-    """How the guest moves. `policy` is None for stop-and-copy, which has no rounds to decide about.
+    """How the guest moves. `policy` is None for the modes that have no rounds to decide about.
 
     The parameters of policies are fields as well, added below; None where a policy's own default holds.
     """
 
-    mode: Literal["stop-and-copy", "pre-copy"] = "pre-copy"
+    mode: Literal["stop-and-copy", "pre-copy", "post-copy", "hybrid"] = "pre-copy"
     policy: Annotated[str | None, BeforeValidator(_read_policy)] = DEFAULT_POLICY
     announce: Announcement = AUTO  # joined by +; auto: what a kernel would send for each address that the guest has
     announce_at: AnnouncementTimes = "0 ms"  # after the gate at the destination opened, joined by commas; early: before
@@ -395,6 +396,16 @@ class MigrationSettings(Section):
     @property
     def _announced_at(self) -> list[str]:
         return [each.strip() for each in self.announce_at.split(",")]
+
+    @property
+    def has_rounds(self) -> bool:
+        """Whether pages are sent while the guest runs at the source."""
+        return self.mode not in ROUNDLESS
+
+    @property
+    def has_later_pages(self) -> bool:
+        """Whether pages are sent while the guest runs at the destination."""
+        return self.mode in {"post-copy", "hybrid"}
 
     @property
     def policy_parameters(self) -> dict[str, int]:
@@ -429,8 +440,8 @@ class Settings(Section):
 
 
 def fit_policy(migration: MigrationSettings) -> MigrationSettings:
-    """Fill in the parameters that the policy takes, and drop those of other policies (of all, for stop-and-copy)."""
-    policy = None if migration.mode == "stop-and-copy" else migration.policy
+    """Fill in the parameters that the policy takes, and drop those of other policies (of all, without rounds)."""
+    policy = migration.policy if migration.has_rounds else None
     taken = {} if policy is None else POLICIES.defaults(policy)
     fitted: dict[str, int | None] = dict.fromkeys(POLICIES.names)
     given = {name: value for name, value in migration.policy_parameters.items() if name in taken}

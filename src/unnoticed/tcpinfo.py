@@ -40,6 +40,7 @@ class TcpInfo:
     rttvar_us: int
     min_rtt_us: int
     total_retrans: int
+    bytes_acked: int
     segs_out: int
     segs_in: int
     bytes_retrans: int
@@ -74,6 +75,7 @@ def read_tcp_info(connection: socket.socket) -> TcpInfo:
         rttvar_us=field("=I", 72),
         min_rtt_us=-1 if min_rtt_us == _NEVER_MEASURED else min_rtt_us,
         total_retrans=field("=I", 100),
+        bytes_acked=field("=Q", 120),
         segs_out=field("=I", 136),
         segs_in=field("=I", 140),
         bytes_retrans=field("=Q", 208),

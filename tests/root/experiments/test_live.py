@@ -108,6 +108,7 @@ SETTINGS = {
     "pre-copy, one switch": (),
     "pre-copy, tree, 4 clients": ("fabric.shape=tree", "clients.count=4"),
     "stop-and-copy, tree": ("fabric.shape=tree", "migration.mode=stop-and-copy"),
+    "post-copy": ("migration.mode=post-copy",),
     "1 client, verified": ("clients.count=1", "migration.verify=true", "clients.congestion_control=reno"),
     "IPv6, tree": ("clients.ip=ipv6", "fabric.shape=tree", "migration.announce_at=0 ms, 50 ms"),
 }

@@ -24,7 +24,7 @@ class Conversation:
     key, nonces, memory_bytes = KEY, NONCES, MEMORY_BYTES
     runs = staticmethod(runs)
     script = (
-        (S, wire.Hello(nonce=NONCES[S], memory_bytes=MEMORY_BYTES)),
+        (S, wire.Hello(nonce=NONCES[S], memory_bytes=MEMORY_BYTES, copying=wire.Copying.BOTH)),
         (D, wire.Welcome(nonce=NONCES[D])),
         (S, wire.Proof()),
         (D, wire.Prepared()),
@@ -34,17 +34,20 @@ class Conversation:
         (S, wire.RoundEnd(16384)),
         (D, wire.RoundAck(16384)),
         (S, wire.RoundStart(1)),
+        (S, wire.Owed(runs((1100, 15000), (16200, 100)))),
         (S, wire.RoundEnd(0)),
         (D, wire.RoundAck(0)),
         (S, wire.Divert(announce="garp", limit_bytes=1 << 20, limit_ns=10**9)),
         (S, wire.Final()),
         (S, wire.Pages(runs((0, 1), (7, 3), (10, 2), (16383, 1)))),
+        (S, wire.Owed(runs((16301, 2)))),
         (S, wire.GuestState(2, b"two connections", (9, 1023))),
-        (S, wire.Commit(final_pages=7, total_pages=16391, announce="garp", digest=b"\xd1" * 64)),
+        (S, wire.Commit(final_pages=7, total_pages=16391, announce="garp", digest=b"\xd1" * 64, owed_pages=15102)),
         (D, wire.Ready(2)),
         (S, wire.Late((b"1" * 24, b"2" * 80))),
         (S, wire.Relinquish()),
         (D, wire.Resumed(1 << 50)),
+        (D, wire.Complete(time_ns=1 << 51, pushed_pages=15000, demanded_pages=102)),
     )
 
     def ends(self, *, key=KEY, other_key=None, nonces=NONCES):

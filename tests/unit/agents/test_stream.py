@@ -155,3 +155,13 @@ def test_the_list_of_runs_is_left_as_it_was():
     with rams() as (source, destination):
         transfer(source, destination, runs, unix_pair())
     assert runs.tolist() == [[3, 2], [9, 1]]
+
+
+@given(runs=run_lists(), page=st.integers(0, PAGES))
+def test_runs_are_cut_at_a_page(runs, page):
+    before, after = stream.cut(runs, page)
+    pages = stream.single_pages(runs)[:, 0].tolist()
+    assert stream.single_pages(before)[:, 0].tolist() == [each for each in pages if each < page]
+    assert stream.single_pages(after)[:, 0].tolist() == [each for each in pages if each >= page]
+    assert (before[:, 1] > 0).all()
+    assert (after[:, 1] > 0).all()

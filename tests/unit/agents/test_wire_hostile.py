@@ -92,7 +92,7 @@ def test_a_body_beyond_its_limit_is_refused_from_the_header_alone(conversation, 
 
 
 @pytest.mark.parametrize(
-    "header", [b"\x00" * 8, b"\x13" + b"\x00" * 7, b"\x01\x01" + b"\x00" * 6, b"\x01\x00\x00\x80\x00\x00\x00\x00"]
+    "header", [b"\x00" * 8, b"\x17" + b"\x00" * 7, b"\x01\x01" + b"\x00" * 6, b"\x01\x00\x00\x80\x00\x00\x00\x00"]
 )
 def test_a_header_of_another_kind_is_refused_at_once(conversation, header):
     with pytest.raises(PeerError, match="none of this protocol's"):
@@ -102,7 +102,7 @@ def test_a_header_of_another_kind_is_refused_at_once(conversation, header):
 def test_a_message_beyond_its_limit_is_not_sent_and_changes_nothing(conversation):
     ends = conversation.played(conversation.index(wire.Commit))
     with pytest.raises(LocalProtocolError, match="COMMIT of 3030 bytes is beyond its limit of 256"):
-        ends[S].send(wire.Commit(final_pages=7, total_pages=16391, announce="g" * 2984))
+        ends[S].send(wire.Commit(final_pages=7, total_pages=16391, announce="g" * 2969, owed_pages=15102))
     assert ends[S].state is State.STATE_SENT
     conversation.say(ends, *conversation.script[conversation.index(wire.Commit)])
 
@@ -189,6 +189,15 @@ def test_runs_are_taken_exactly_when_they_ascend_inside_the_ram(conversation, pa
             forger.deliver(S, Type.PAGES, body)
 
 
+def test_pages_that_are_owed_must_be_in_the_ram_and_as_many_as_the_commit_says(forge, conversation):
+    number = conversation.index(wire.Owed)
+    with pytest.raises(PeerError, match="pages that are not in the guest's RAM"):
+        forge(number).deliver(S, Type.OWED, struct.pack("<II", PAGES - 1, 2))
+    body = struct.pack("<QQ", 7, 16391) + b'{"announce":"none","digest":"","owed":15101}'
+    with pytest.raises(PeerError, match="says that it owes 15101 pages; it has named 15102"):
+        forge(conversation.index(wire.Commit)).deliver(S, Type.COMMIT, body)
+
+
 def test_a_round_that_says_another_number_of_pages_than_came_is_refused(forge, conversation):
     number = conversation.index(wire.RoundEnd)
     with pytest.raises(PeerError, match="A round of 16384 pages was said to have 16383"):
@@ -199,7 +208,7 @@ def test_a_round_that_says_another_number_of_pages_than_came_is_refused(forge, c
 
 @pytest.mark.parametrize(("final", "total"), [(6, 16391), (7, 16390), (8, 16392)])
 def test_a_commit_whose_sums_are_not_what_came_is_refused(forge, conversation, final, total):
-    body = struct.pack("<QQ", final, total) + b'{"announce":"none","digest":""}'
+    body = struct.pack("<QQ", final, total) + b'{"announce":"none","digest":"","owed":15102}'
     with pytest.raises(PeerError, match=f"sent {final} pages at last and {total} in all; 7 and 16391 came"):
         forge(conversation.index(wire.Commit)).deliver(S, Type.COMMIT, body)
 
@@ -218,7 +227,7 @@ def test_wrong_sums_of_our_own_are_our_own_mistake(conversation):
         conversation.played(number + 1)[D].send(wire.RoundAck(5))
     with pytest.raises(LocalProtocolError, match="7 and 16391 came"):
         conversation.played(conversation.index(wire.Commit))[S].send(
-            wire.Commit(final_pages=7, total_pages=7, announce="garp")
+            wire.Commit(final_pages=7, total_pages=7, announce="garp", owed_pages=15102)
         )
 
 
@@ -233,10 +242,12 @@ def test_wrong_sums_of_our_own_are_our_own_mistake(conversation):
         b"null",
         b"\xff\xfe",
         b'{"announce":"garp"}',
+        b'{"announce":"garp","digest":""}',
+        b'{"announce":"garp","digest":"","owed":"many"}',
         b'{"digest":""}',
-        b'{"announce":"garp","digest":"0g"}',
-        b'{"announce":"garp","digest":7}',
-        b'{"announce":"garp","digest":null}',
+        b'{"announce":"garp","digest":"0g","owed":0}',
+        b'{"announce":"garp","digest":7,"owed":0}',
+        b'{"announce":"garp","digest":null,"owed":0}',
     ],
 )
 def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text):
@@ -245,19 +256,20 @@ def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text)
 
 
 @pytest.mark.parametrize(
-    ("version", "memory_bytes", "nonce", "says"),
+    ("head", "nonce", "says"),
     [
-        (1, 64 << 20, b"n" * 32, "speaks version 1 of the protocol, this end 3"),
-        (3, 0, b"n" * 32, "cannot be read"),
-        (3, 4097, b"n" * 32, "cannot be read"),
-        (3, 1 << 63, b"n" * 32, "cannot be read"),
-        (3, 2**64 - 4096, b"n" * 32, "cannot be read"),
-        (3, 64 << 20, b"n" * 31, "cannot be read"),
-        (3, 64 << 20, b"n" * 33, "cannot be read"),
+        ((3, 64 << 20, 0), b"n" * 32, "speaks version 3 of the protocol, this end 4"),
+        ((4, 0, 0), b"n" * 32, "cannot be read"),
+        ((4, 4097, 0), b"n" * 32, "cannot be read"),
+        ((4, 1 << 63, 0), b"n" * 32, "cannot be read"),
+        ((4, 2**64 - 4096, 0), b"n" * 32, "cannot be read"),
+        ((4, 64 << 20, 3), b"n" * 32, "cannot be read"),
+        ((4, 64 << 20, 0), b"n" * 31, "cannot be read"),
+        ((4, 64 << 20, 0), b"n" * 33, "cannot be read"),
     ],
 )
-def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, version, memory_bytes, nonce, says):
-    body = struct.pack("<HQ", version, memory_bytes) + nonce + wire.MAGIC
+def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, head, nonce, says):
+    body = struct.pack("<HQB", *head) + nonce + wire.MAGIC
     with pytest.raises(PeerError, match=says):
         forge(0).deliver(S, Type.HELLO, body)
 

@@ -65,6 +65,27 @@ def test_where_frames_are_held_nothing_is_sent_again_and_the_wait_is_what_they_w
     assert set(tables["relearned"]["cause"]) == {"announcement"}
 
 
+@pytest.mark.parametrize("mode", ["post-copy", "hybrid"])
+def test_pages_that_came_after_the_guest_are_told(tmp_path, small_plan_text, measure, mode):
+    path = tmp_path / "later.toml"
+    path.write_text(small_plan_text[: small_plan_text.index("[[case]]")] + f'[migration]\nmode = "{mode}"\n')
+    tables, truth = measure(trials(load_plan(path))[0])
+    row = tables["trials"].iloc[0]
+    assert row["outcome"] == "completed"
+    assert row["total_ns"] == truth["completed_ns"] - truth["start_ns"]
+    assert row["catch_up_ns"] == truth["completed_ns"] - truth["resumed_ns"]
+    assert row["pushed_bytes"] + row["demanded_bytes"] == truth["later_bytes"] > 0
+    assert len(tables["faults"]) == row["faults"] == 100
+    assert (row["fault_p50_ns"], row["fault_p99_ns"], row["fault_max_ns"]) == (505_000, 990_100, 1_000_000)
+    assert (row["rounds"] > 0) == (mode == "hybrid")
+
+
+def test_where_all_pages_came_before_the_guest_nothing_is_told_of_later_ones(trial_of, measure):
+    tables, _ = measure(trial_of())
+    assert tables["trials"]["catch_up_ns"].isna().all()
+    assert not len(tables["faults"])
+
+
 def test_retransmissions_are_told_apart_by_when_they_were_sent(trial_of, measure):
     tables, _ = measure(trial_of())
     row = tables["trials"].iloc[0]

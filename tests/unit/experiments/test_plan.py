@@ -224,6 +224,19 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         ),
         (
             "[migration]",
+            '[migration]\nmode = "post-copy"',
+            ('15: migration.policy: post-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".'),
+        ),
+        (
+            "[migration]",
+            '[migration]\nverify = true\nmode = "hybrid"',
+            (
+                "14: migration.verify: with hybrid the guest resumes before all of its memory is there to be compared; "
+                "every trial compares what the guest has written at its end, without this too."
+            ),
+        ),
+        (
+            "[migration]",
             '[phases]\ncool_down = "0 s"\n[migration]',
             '14: phases.cool_down: "0 s" is out of range: it must be more than 0.',
         ),
@@ -241,7 +254,10 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         (
             "gave-up",
             "gives-up",
-            ('19: [[case]] "silent" expect: "gives-up" is none of "completed" or "gave-up"; did you mean "gave-up"?'),
+            (
+                '19: [[case]] "silent" expect: "gives-up" is none of "completed", "gave-up" or "lost"; '
+                'did you mean "gave-up"?'
+            ),
         ),
         (
             "migration.announce",

@@ -50,7 +50,7 @@ def test_all_mistakes_of_a_table_are_said_at_once():
 
 def test_a_word_that_the_column_does_not_know_is_refused(synthetic):
     frame = synthetic.trials().assign(outcome="finished")
-    with pytest.raises(RecordError, match="'finished' is none of completed, gave-up, failed"):
+    with pytest.raises(RecordError, match="'finished' is none of completed, gave-up, lost, failed"):
         schema.validate("trials", frame)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from unnoticed.results import summaries
@@ -48,6 +49,18 @@ def test_segments_sent_again_are_summed_over_the_trials_that_count(tables):
     by_flow = {row[1:3]: row[5] for row in grid.rows}
     assert (by_flow["request", "client"], by_flow["download", "guest"]) == ("0", "6")
     assert "Without 2 trials" in grid.note
+
+
+def test_pages_that_came_after_the_guest_are_told_where_there_are_any(tables):
+    cell = _claim(tables, disturbed=())
+    assert summaries.later_pages([cell], tables.faults) is None
+    later = {"catch_up_ns": 80_000_000, "faults": 3, "pushed_bytes": 1 << 20, "demanded_bytes": 12288}
+    marked = replace(cell, trials=cell.trials.assign(**later))
+    faults = pd.DataFrame(
+        {"trial_id": ["00-000"] * 4, "start_ns": 0, "latency_ns": [100_000, 90_000, 110_000, 2_000_000]}
+    )
+    (row,) = summaries.later_pages([marked], faults).rows
+    assert row == ("the claim", "5", "80.00", "1.00 MiB", "12.0 KiB", "3", "0.105", "1.943", "2.000")
 
 
 def test_steps_are_compared_with_the_trials_that_count(tables):

@@ -1,0 +1,121 @@
+"""One end of a page channel: a TCP socket that speaks `unnoticed.agents.page_wire`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+from unnoticed.agents.kernel.pagemap import PAGE_BYTES
+from unnoticed.agents.owed import runs_in
+from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type
+from unnoticed.agents.wire import Role
+from unnoticed.errors import PeerError
+from unnoticed.patience import patient
+
+SILENCE_S = patient(10.0)  # pages that do not come for so long are given up, and the guest with them
+_PRIORITY = {Kind.DEMAND: 6, Kind.PUSH: 2}  # SO_PRIORITY: interactive and bulk (include/uapi/linux/pkt_sched.h)
+_UNSENT_BYTES = 128 << 10  # of the push, in the kernel at most: what is under way when its page is demanded goes twice
+_TCP_NOTSENT_LOWAT = 25
+_SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
+
+
+class PageChannel:
+    """Frames and the contents of pages, over one socket."""
+
+    def __init__(self, connection: socket.socket, wire: PageWire, kind: Kind) -> None:
+        self.socket = connection
+        self.wire = wire
+        connection.setblocking(True)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(SILENCE_S), 0))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY[kind])
+        if kind is Kind.PUSH:
+            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        self._peer = wire.role.peer.value
+
+    @classmethod
+    def from_parts(
+        cls, role: Role, kind: Kind, *, fd: int, key: bytes, pages: int, is_patient: bool = False
+    ) -> PageChannel:
+        """The channel on a descriptor that was handed over after the two ends had joined.
+
+        `is_patient`: that the peer says nothing means that it wants nothing.
+        """
+        channel = cls(socket.socket(fileno=fd), PageWire.joined(role, kind, key=key, pages=pages), kind)
+        if is_patient:
+            channel.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, 0))
+        return channel
+
+    def pace(self, bytes_per_s: int) -> None:
+        """Send no faster than this."""
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", bytes_per_s))
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame without pages. Raises PeerError."""
+        try:
+            self.socket.sendall(self.wire.send(frame))
+        except OSError as error:
+            raise PeerError(f"The {self._peer} is gone: {error}.") from error
+
+    def send_page(self, page: int, ram_fd: int) -> None:
+        """Send one page, which was wanted, from the memfd. Raises PeerError."""
+        data = self.wire.send(Frame(Type.PAGES, page, 1)) + os.pread(ram_fd, PAGE_BYTES, page * PAGE_BYTES)
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
+
+    def send_pages(self, first: int, mask: int, ram_fd: int) -> int:
+        """Send PAGES and their contents, straight from the memfd; returns bytes. Nothing must change in them any more.
+
+        Raises PeerError.
+        """
+        runs = runs_in(first, mask)
+        parts = [self.wire.send(Frame(Type.PAGES, first, mask))]
+        try:
+            if len(runs) == 1:
+                self.socket.sendall(parts[0], socket.MSG_MORE)
+                offset, end = first * PAGE_BYTES, (first + mask.bit_length()) * PAGE_BYTES
+                offset += (runs[0][0] - first) * PAGE_BYTES
+                while offset < end:
+                    sent = os.sendfile(self.socket.fileno(), ram_fd, offset, end - offset)
+                    if sent == 0:
+                        raise OSError("nothing was sent")
+                    offset += sent
+            else:
+                parts += [os.pread(ram_fd, count * PAGE_BYTES, start * PAGE_BYTES) for start, count in runs]
+                self.socket.sendall(b"".join(parts))
+        except OSError as error:
+            raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
+        return FRAME_BYTES + mask.bit_count() * PAGE_BYTES
+
+    def receive(self) -> Frame | None:
+        """The next frame; None if the peer has hung up between two frames. Raises PeerError."""
+        try:
+            data = self.socket.recv(FRAME_BYTES, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise PeerError(f"The {self._peer} said nothing for {SILENCE_S:g} s.") from None
+        except OSError as error:
+            raise PeerError(f"The {self._peer} is gone: {error}.") from error
+        return self.wire.receive(data) if data else None
+
+    def receive_page(self, buffer: memoryview) -> Frame:
+        """A frame and the one page that follows it, at once: all of the buffer. Raises PeerError."""
+        self.receive_contents(buffer)
+        return self.wire.receive(bytes(buffer[:FRAME_BYTES]))
+
+    def receive_contents(self, buffer: memoryview) -> None:
+        """The contents of pages, all of the buffer. Raises PeerError."""
+        try:
+            received = self.socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+        except OSError as error:
+            raise PeerError(f"The {self._peer} stopped sending pages: {error}.") from error
+        if received == 0:
+            raise PeerError(f"The {self._peer} hung up while pages were still there.")
+        if received < len(buffer):
+            raise PeerError(f"The {self._peer} stopped sending pages in the midst of one.")
+
+    def close(self) -> None:
+        self.socket.close()

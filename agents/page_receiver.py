@@ -1,0 +1,59 @@
+"""A helper at the destination of a post-copy: puts in place what the source pushes.
+
+Orders: `serve` (with the userfaultfd and the push channel; its key in hex, the address of the RAM in the guest). It
+says "done" when the source has pushed all, with how many pages found their place empty.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.kernel import userfaultfd
+from unnoticed.agents.kernel.pagemap import PAGE_BYTES
+from unnoticed.agents.owed import runs_in
+from unnoticed.agents.page_channel import PageChannel
+from unnoticed.agents.page_wire import WINDOW_PAGES, Kind, Type
+from unnoticed.agents.wire import Role
+from unnoticed.errors import MachineError, PeerError
+
+
+def receive(orders: Orders, settings: dict[str, Any]) -> None:
+    """Receive PAGES up to END."""
+    order, (fault_fd, fd) = orders.receive()
+    pages, address = settings["memory_bytes"] // PAGE_BYTES, order["address"]
+    channel = PageChannel.from_parts(Role.DESTINATION, Kind.PUSH, fd=fd, key=bytes.fromhex(order["key"]), pages=pages)
+    buffer = mmap.mmap(-1, WINDOW_PAGES * PAGE_BYTES)
+    view, source = memoryview(buffer), ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    placed = received = 0
+    while True:
+        frame = channel.receive()
+        if frame is None:
+            raise PeerError("The source hung up before it had pushed all of the guest's pages.")
+        if frame.type == Type.END:
+            break
+        count = frame.mask.bit_count()
+        channel.receive_contents(view[: count * PAGE_BYTES])
+        received += count
+        offset = 0
+        for first, run in runs_in(frame.first, frame.mask):
+            length = run * PAGE_BYTES
+            try:
+                placed += userfaultfd.place(
+                    fault_fd,
+                    to=address + first * PAGE_BYTES,
+                    source=source + offset,
+                    length=length,
+                    page_bytes=PAGE_BYTES,
+                )
+            except ProcessLookupError:
+                raise MachineError("The guest's process has ended.") from None
+            offset += length
+    orders.say("done", pages=placed, received=received)
+    orders.receive()
+
+
+if __name__ == "__main__":
+    help_out(receive, urgent=False)

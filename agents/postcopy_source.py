@@ -1,0 +1,114 @@
+"""The source's part of a post-copy: two helpers that send the guest's pages after it, until the destination has all."""
+
+from __future__ import annotations
+
+import select
+import socket
+
+from unnoticed.agents.helper import Helper
+from unnoticed.agents.kernel.pagemap import Runs
+from unnoticed.agents.owed import OwedPages
+from unnoticed.agents.page_channel import SILENCE_S, PageChannel
+from unnoticed.agents.page_wire import Frame, Kind, PageWire, Type, channel_key
+from unnoticed.agents.ram import Ram
+from unnoticed.agents.stream import pages_in, single_pages
+from unnoticed.agents.wire import Role
+from unnoticed.errors import MigrationError, PeerError
+
+_CONNECT_S = 5.0
+_VERDICT_S = 2 * SILENCE_S  # the destination gives up earlier than that, and says so
+_HELPERS = {Kind.DEMAND: "page_server", Kind.PUSH: "page_pusher"}
+
+
+class PageService:
+    """Serves the pages of one guest's RAM, which must not change from `begin` on."""
+
+    def __init__(self, ram: Ram, *, rate_bytes_per_s: int = 0) -> None:
+        """Start the helpers. `rate_bytes_per_s`: push no faster; 0: as fast as the path takes."""
+        self._rate = rate_bytes_per_s
+        self._pages = ram.pages
+        self._owed = OwedPages.create(pages=ram.pages)
+        self._helpers: dict[Kind, Helper] = {}
+        self._channels: dict[Kind, PageChannel] = {}
+        self.bytes_pushed = 0
+        self.owed_pages = 0
+        self._is_closed = False
+        fds = {"owed_fd": self._owed.fd, "ram_fd": ram.fd}
+        try:
+            for kind, module in _HELPERS.items():
+                self._helpers[kind] = Helper(module, fds=fds, memory_bytes=ram.memory_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def join(self, address: tuple[str, int], *, session_key: bytes) -> None:
+        """Open both channels and introduce them. Raises PeerError."""
+        for kind in Kind:
+            try:
+                connection = socket.create_connection(address, timeout=_CONNECT_S)
+            except OSError as error:
+                raise PeerError(
+                    f"No {kind.value} channel to {address[0]}:{address[1]} can be opened: {error}."
+                ) from error
+            key = channel_key(session_key, kind)
+            channel = PageChannel(connection, PageWire(Role.SOURCE, kind, key=key, pages=self._pages), kind)
+            self._channels[kind] = channel
+            channel.send(Frame(Type.JOIN))
+
+    def prepare(self, *, session_key: bytes) -> None:
+        """Wait for the destination's ends and hand the channels to the helpers. Raises PeerError, MigrationError."""
+        for kind, channel in self._channels.items():
+            if channel.receive() is None:
+                raise PeerError(f"The destination did not take the {kind.value} channel.")
+            helper = self._helpers[kind]
+            helper.expect("ready")
+            key = channel_key(session_key, kind).hex()
+            helper.tell("serve", fds=[channel.socket.fileno()], key=key, rate_bytes_per_s=self._rate)
+
+    def owe(self, runs: Runs) -> None:
+        """The destination has not got these pages, which it was not owed before."""
+        self._owed.owe(runs)
+        self.owed_pages += pages_in(runs)
+
+    def not_owed(self, runs: Runs) -> Runs:
+        """Those of the pages that are not owed yet, as runs of one page each."""
+        return self._owed.not_owed(single_pages(runs))
+
+    def begin(self) -> None:
+        """Push: the guest is the destination's. Raises MigrationError."""
+        self._helpers[Kind.PUSH].tell("begin")
+
+    def wait(self, main: socket.socket) -> None:
+        """Serve until the destination says something on the main channel.
+
+        Raises MigrationError when a helper fails, or when all was pushed and the destination stays silent.
+        """
+        poller = select.poll()
+        watched = {main.fileno(): None} | {helper.fileno(): kind for kind, helper in self._helpers.items()}
+        for fd in watched:
+            poller.register(fd, select.POLLIN)
+        patience_ms: float | None = None
+        while True:
+            ready = poller.poll(patience_ms)
+            if not ready:
+                raise MigrationError(f"The destination did not say within {_VERDICT_S:g} s whether it has all pages.")
+            for fd, _ in ready:
+                kind = watched[fd]
+                if kind is None:
+                    return
+                said = self._helpers[kind].expect("done")
+                if kind is Kind.PUSH:
+                    self.bytes_pushed = said["bytes"]
+                    patience_ms = _VERDICT_S * 1000
+                poller.unregister(fd)
+
+    def close(self) -> None:
+        """End the helpers and close the channels."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for helper in self._helpers.values():
+            helper.close()
+        for channel in self._channels.values():
+            channel.close()
+        self._owed.close()

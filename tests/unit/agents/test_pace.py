@@ -1,0 +1,68 @@
+"""The pace of the push, on a path that is computed."""
+
+from unnoticed.agents.pace import Pace
+
+MS = 1_000_000
+LINK = 120_000_000  # bytes per second
+BURST = 125_000  # bytes that it takes at once
+
+
+class Path:
+    """A path that takes so much, and a burst besides when it had less to do."""
+
+    def __init__(self, pace, *, rate=LINK):
+        self.pace, self.rate = pace, rate
+        self.now_ns, self.acked, self.tokens = 0, 0.0, float(BURST)
+        self.paces = [pace.bytes_per_s]
+
+    def run(self, milliseconds, *, rtt_us=100):
+        for _ in range(0, milliseconds, 2):
+            self.now_ns += 2 * MS
+            self.tokens = min(self.tokens + self.rate * 0.002, BURST + self.rate * 0.002)
+            carried = min(self.pace.bytes_per_s * 0.002, self.tokens)
+            self.tokens -= carried
+            self.acked += carried
+            if self.pace.look(self.now_ns, acked_bytes=int(self.acked), rtt_us=rtt_us, min_rtt_us=100):
+                self.paces.append(self.pace.bytes_per_s)
+
+    @property
+    def share(self):
+        return self.pace.bytes_per_s / self.rate
+
+
+def test_it_doubles_until_the_path_carries_no_more_and_is_held_a_little_below_that():
+    path = Path(Pace())
+    path.run(200)
+    assert path.paces[:4] == [25_000_000, 50_000_000, 100_000_000, 200_000_000]
+    assert len(path.paces) == 5
+    assert 0.92 < path.share < 0.94
+
+
+def test_a_path_that_takes_less_than_the_first_pace_is_measured_too():
+    path = Path(Pace(), rate=5_000_000)
+    path.run(800)
+    assert 0.92 < path.share < 0.94
+
+
+def test_a_queue_all_the_same_has_it_measured_again_but_not_at_once():
+    path = Path(Pace())
+    path.run(200)
+    path.rate = LINK // 4
+    path.run(600, rtt_us=9_000)
+    assert len(path.paces) == 5
+    path.run(600, rtt_us=9_000)
+    assert 0.9 < path.share < 0.96
+
+
+def test_it_is_measured_again_in_time_since_the_path_may_have_got_faster():
+    path = Path(Pace())
+    path.run(200)
+    path.rate = 3 * LINK
+    path.run(11_000)
+    assert 0.92 < path.share < 0.94
+
+
+def test_it_never_exceeds_its_limit():
+    path = Path(Pace(limit_bytes_per_s=LINK // 2))
+    path.run(12_000)
+    assert max(path.paces) == path.pace.bytes_per_s == LINK // 2

@@ -1,0 +1,124 @@
+"""Page channels over loopback TCP: how they are joined, by whom, and what goes through them."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+
+import pytest
+
+from unnoticed.agents import postcopy_destination
+from unnoticed.agents.page_channel import PageChannel
+from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type, channel_key
+from unnoticed.agents.postcopy_destination import accept_channels
+from unnoticed.agents.ram import PAGE_BYTES, Ram
+from unnoticed.agents.wire import Role
+from unnoticed.errors import PeerError
+
+KEY, PAGES = bytes(32), 256
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def channel_to(listener, kind, *, key=KEY):
+    """The source's end of a channel that has not joined yet."""
+    connection = socket.create_connection(listener.getsockname())
+    wire = PageWire(Role.SOURCE, kind, key=channel_key(key, kind), pages=PAGES)
+    return PageChannel(connection, wire, kind)
+
+
+@pytest.fixture
+def joined(listener):
+    """Both channels, both ends: source's and destination's, by kind."""
+    ours = {kind: channel_to(listener, kind) for kind in (Kind.PUSH, Kind.DEMAND)}
+    for channel in ours.values():
+        channel.send(Frame(Type.JOIN))
+    theirs = accept_channels(listener, session_key=KEY, pages=PAGES)
+    for kind, channel in theirs.items():
+        channel.send(Frame(Type.JOINED))
+        assert ours[kind].receive() == Frame(Type.JOINED)
+    yield ours, theirs
+    for channel in (*ours.values(), *theirs.values()):
+        channel.close()
+
+
+@pytest.fixture
+def ram():
+    made = Ram.create(memory_bytes=PAGES * PAGE_BYTES)
+    made.view[:] = os.urandom(len(made.view))
+    yield made
+    made.close()
+
+
+def test_strangers_who_knock_first_are_sent_away_and_the_source_gets_in(listener):
+    reset = socket.create_connection(listener.getsockname())
+    reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("@ii", 1, 0))
+    reset.close()
+    strangers = [socket.create_connection(listener.getsockname()) for _ in range(4)]
+    strangers[0].sendall(bytes(FRAME_BYTES))
+    strangers[1].sendall(b"half a frame")
+    strangers[2].shutdown(socket.SHUT_WR)
+    impostor = channel_to(listener, Kind.PUSH, key=b"another key")
+    impostor.send(Frame(Type.JOIN))
+    ours = [channel_to(listener, kind) for kind in Kind]
+    for channel in ours:
+        channel.send(Frame(Type.JOIN))
+    theirs = accept_channels(listener, session_key=KEY, pages=PAGES)
+    assert set(theirs) == set(Kind)
+    for stranger in (*strangers, impostor.socket):
+        stranger.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+        stranger.close()
+    for channel in (*ours, *theirs.values()):
+        channel.close()
+
+
+def test_the_same_channel_is_not_taken_twice_nor_waited_for_in_vain(listener, monkeypatch):
+    monkeypatch.setattr(postcopy_destination, "_JOIN_S", 0.2)
+    twice = [channel_to(listener, Kind.PUSH) for _ in range(2)]
+    for channel in twice:
+        channel.send(Frame(Type.JOIN))
+    with pytest.raises(PeerError, match="did not open its page channels"):
+        accept_channels(listener, session_key=KEY, pages=PAGES)
+    for channel in twice:
+        channel.close()
+
+
+@pytest.mark.parametrize("mask", [1, 0b1011, (1 << 64) - 1, 0b110 << 60])
+def test_pushed_pages_come_as_they_are(joined, ram, mask):
+    ours, theirs = (ends[Kind.PUSH] for ends in joined)
+    sender = threading.Thread(target=ours.send_pages, args=(7, mask, ram.fd))
+    sender.start()
+    frame = theirs.receive()
+    buffer = memoryview(bytearray(mask.bit_count() * PAGE_BYTES))
+    theirs.receive_contents(buffer)
+    sender.join()
+    assert frame == Frame(Type.PAGES, 7, mask)
+    pages = [7 + bit for bit in range(64) if mask >> bit & 1]
+    assert bytes(buffer) == b"".join(ram.view[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] for page in pages)
+
+
+def test_a_page_that_is_wanted_is_sent(joined, ram):
+    ours, theirs = (ends[Kind.DEMAND] for ends in joined)
+    theirs.send(Frame(Type.WANT, 200))
+    assert ours.receive() == Frame(Type.WANT, 200)
+    ours.send_page(200, ram.fd)
+    answer = memoryview(bytearray(FRAME_BYTES + PAGE_BYTES))
+    assert theirs.receive_page(answer) == Frame(Type.PAGES, 200, 1)
+    assert answer[FRAME_BYTES:] == ram.view[200 * PAGE_BYTES : 201 * PAGE_BYTES]
+
+
+def test_a_source_that_hangs_up_in_the_midst_of_a_page_is_noticed(joined):
+    ours, theirs = (ends[Kind.PUSH] for ends in joined)
+    ours.send(Frame(Type.PAGES, 0, 1))
+    ours.socket.sendall(b"a part of a page")
+    ours.close()
+    theirs.receive()
+    with pytest.raises(PeerError, match="in the midst of one"):
+        theirs.receive_contents(memoryview(bytearray(PAGE_BYTES)))
