@@ -190,7 +190,13 @@ class Cast:
                 for name, place in points.items()
             ],
             switches=[
-                {"name": name, "pid": switch.pid, "toward": dict(switch.ports)}
+                {
+                    "name": name,
+                    "pid": switch.pid,
+                    "toward": dict(switch.ports),
+                    "control": switch.control,
+                    "numbers": dict(switch.numbers),
+                }
                 for name, switch in self._fabric.switches.items()
             ],
             neighbours=self._neighbours(),

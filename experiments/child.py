@@ -119,10 +119,14 @@ class Child:
             self._process.stdout.close()
         return self._process.returncode
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL, and wait until the child is gone."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def silence(self, reply: str, timeout_s: float) -> str:

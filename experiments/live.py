@@ -20,7 +20,7 @@ from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.planning.plan import Plan
 from unnoticed.experiments.planning.settings import Settings
 from unnoticed.experiments.schedule import LinkSchedule
-from unnoticed.topology.fabric import Fabric, FabricSpec, check_design
+from unnoticed.topology.fabric import Fabric, FabricSpec, check_design, check_switches
 from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.runs import Run
@@ -55,7 +55,7 @@ def spec_for(settings: Settings, *, adjustable: bool = False) -> FabricSpec:
 def check_fabrics(plan: Plan) -> None:
     """See that there is a topology for every setting of a plan, with all that the setting counts on.
 
-    Raises PlanError with one sentence for each mistake.
+    Raises PlanError with one sentence for each mistake, and MachineError where this machine has not such switches.
     """
     problems: dict[str, None] = {}
     for setting in plan.settings:
@@ -73,6 +73,8 @@ def check_fabrics(plan: Plan) -> None:
             ] = None
     if problems:
         raise PlanError(*problems)
+    for kind in dict.fromkeys(setting.settings.fabric.switch.kind for setting in plan.settings):
+        check_switches(kind)
 
 
 def fabric_for(settings: Settings, *, run_id: str, adjustable: bool = False) -> Fabric:

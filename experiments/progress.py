@@ -58,16 +58,17 @@ class RunProgress:
         self._done = 0
         self._timed = 0
         self._spent_s = 0.0
-        self._began_s = 0.0
+        self._began_s: dict[str, float] = {}  # by the trial's id
+        self._at_once = 1
 
-    def run_begins(self, *, total: int, done: int) -> None:
-        """`done` of `total` trials were recorded by an earlier, interrupted run."""
-        self._total, self._done = total, done
+    def run_begins(self, *, total: int, done: int, at_once: int = 1) -> None:
+        """`done` of `total` trials were recorded by an earlier, interrupted run; `at_once` are performed at a time."""
+        self._total, self._done, self._at_once = total, done, at_once
         if done:
             self.note(f"Going on after {done} of {total} trials.")
 
     def trial_begins(self, trial: Trial) -> None:
-        self._began_s = time.monotonic()
+        self._began_s[trial.id] = time.monotonic()
         self._begin(trial)
 
     def phase(self, name: str) -> None:
@@ -77,7 +78,7 @@ class RunProgress:
         """`row` is the trial's row of the trials table."""
         self._done += 1
         self._timed += 1
-        self._spent_s += time.monotonic() - self._began_s
+        self._spent_s += time.monotonic() - self._began_s.pop(trial.id)
         self._end(f"{self._where(trial)}: {result_words(row)}{self._remaining()}")
 
     def note(self, sentence: str) -> None:
@@ -107,7 +108,7 @@ class RunProgress:
 
     def _remaining(self) -> str:
         left = self._total - self._done
-        return f"; about {_duration(self._spent_s / self._timed * left)} left" if left > 0 else ""
+        return f"; about {_duration(self._spent_s / self._timed * left / self._at_once)} left" if left > 0 else ""
 
 
 _BESIDE_THE_NAME = 62  # columns of the live line: phase, bar, 99/99, time, time left
@@ -134,8 +135,8 @@ class LiveProgress(RunProgress):
         self._task: TaskID | None = None
         self._trial: Trial | None = None
 
-    def run_begins(self, *, total: int, done: int) -> None:
-        super().run_begins(total=total, done=done)
+    def run_begins(self, *, total: int, done: int, at_once: int = 1) -> None:
+        super().run_begins(total=total, done=done, at_once=at_once)
         self._task = self._progress.add_task("", total=total, completed=done, phase="", left="")
         self._progress.start()
 

@@ -18,12 +18,14 @@ from typing import Any
 import pandas as pd
 
 from unnoticed.errors import MachineError, PlanError, RecordError, UnnoticedError
-from unnoticed.experiments.bench import Bench
+from unnoticed.experiments.bench import Bench, Progress
+from unnoticed.experiments.crew import Crew
 from unnoticed.experiments.interrupts import one_interrupt, shielded
 from unnoticed.experiments.planning.grid import Trial
 from unnoticed.experiments.planning.plan import Plan, trials
 from unnoticed.experiments.progress import RunProgress
 from unnoticed.results import schema
+from unnoticed.results.cells import disturbed
 from unnoticed.results.store import RunFolder
 from unnoticed.results.verdicts import Finding, Verdict, judge_all
 
@@ -46,6 +48,8 @@ class RunResult:
     interrupted: bool = False
     clauses: tuple[Verdict, ...] = ()
     budgets: tuple[Verdict, ...] = ()
+    at_once: int = 1
+    disturbed: int = 0  # trials in whose cutover the control probe saw the machine stall
     report: Path | None = None
 
     @property
@@ -61,26 +65,33 @@ class RunResult:
 
 
 def run(
-    plan: Plan, store: RunFolder, *, bench: Bench, analyse: Analyse, report: Report, progress: RunProgress
+    plan: Plan, store: RunFolder, *, bench: Bench | Crew, analyse: Analyse, report: Report, progress: RunProgress
 ) -> RunResult:
     """Perform the trials that are not recorded yet, in the plan's order, and report on all of them.
 
-    A trial that fails is recorded as failed, and the next one begins. SIGINT, SIGTERM and SIGHUP end the run after the
-    trial at hand was taken down; what is done is kept and reported. Closes the bench. Raises MachineError and PlanError
+    With a crew several are performed at the same time. A trial that fails is recorded as failed, and the next one
+    begins. SIGINT, SIGTERM and SIGHUP end the run after what is at hand was taken down; what is done is kept and
+    reported. Closes the bench. Raises MachineError and PlanError
     as the bench does, once what is done is reported, and RecordError where the run's folder is gone or takes nothing
     more: no other trial would fare better.
     """
     todo = trials(plan)
     recorded = store.recorded()
-    progress.run_begins(total=len(todo), done=sum(trial.id in recorded for trial in todo))
+    left = [trial for trial in todo if trial.id not in recorded]
+    at_once = bench.count if isinstance(bench, Crew) else 1
+    progress.run_begins(total=len(todo), done=len(todo) - len(left), at_once=at_once)
     interrupted = False
     with one_interrupt(progress.note):
         try:
             with contextlib.ExitStack() as at_end:
                 at_end.callback(_close, bench)
-                for trial in todo:
-                    if trial.id not in recorded:
-                        _perform(trial, store, bench=bench, analyse=analyse, progress=progress)
+                if isinstance(bench, Crew):
+                    bench.perform(left, progress=progress, failed=_recorder(store, progress))
+                else:
+                    for trial in left:
+                        progress.trial_begins(trial)
+                        row = perform(trial, store, bench=bench, analyse=analyse, phase=progress.phase)
+                        progress.trial_ends(trial, row)
         except KeyboardInterrupt:
             interrupted = True
         except (MachineError, PlanError):
@@ -93,7 +104,7 @@ def run(
             return RunResult(folder=store.path, planned=len(todo), recorded=done, interrupted=True)
 
 
-def _close(bench: Bench) -> None:
+def _close(bench: Bench | Crew) -> None:
     with shielded():
         bench.close()
 
@@ -116,19 +127,26 @@ def conclude(plan: Plan, store: RunFolder, *, report: Report, interrupted: bool 
         interrupted=interrupted,
         clauses=tuple(judge_all(described.clauses, table)),
         budgets=tuple(judge_all(described.budgets, table)),
+        at_once=int(store.environment().get("trials_at_once") or 1),
+        disturbed=int(disturbed(table).sum()),
         report=report_path,
     )
 
 
-def _perform(trial: Trial, store: RunFolder, *, bench: Bench, analyse: Analyse, progress: RunProgress) -> None:
+def perform(
+    trial: Trial, store: RunFolder, *, bench: Bench, analyse: Analyse, phase: Progress = lambda _name: None
+) -> dict[str, Any]:
+    """Perform one trial, analyse and store it; its row of the trials table. One that fails is stored as failed.
+
+    Raises MachineError and PlanError as the bench does, and RecordError where the run's folder takes nothing.
+    """
     folder = store.trial_path(trial.id)
     with _writing(store):
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run may have left of it
         folder.mkdir(parents=True)
-    progress.trial_begins(trial)
     try:
-        bench.perform(trial, folder, progress.phase)
-        progress.phase("analysis")
+        bench.perform(trial, folder, phase)
+        phase("analysis")
         tables = dict(analyse(trial, folder))
         tables["trials"] = _trial_row(trial, tables.get("trials"))
         store.write_trial(trial.id, tables)
@@ -140,8 +158,24 @@ def _perform(trial: Trial, store: RunFolder, *, bench: Bench, analyse: Analyse, 
             (folder / "failure.txt").write_text(traceback.format_exc(), encoding="utf-8")
             tables = {"trials": _failed_row(trial, _reason(error))}
             store.write_trial(trial.id, tables)
-    row = tables["trials"].iloc[0]
-    progress.trial_ends(trial, {str(name): value for name, value in row.items()})
+    return _row(tables["trials"])
+
+
+def _recorder(store: RunFolder, progress: RunProgress) -> Callable[[Trial, str], None]:
+    """What records a trial whose performer died."""
+
+    def record(trial: Trial, reason: str) -> None:
+        row = _failed_row(trial, reason)
+        with _writing(store):
+            store.trial_path(trial.id).mkdir(parents=True, exist_ok=True)
+            store.write_trial(trial.id, {"trials": row})
+        progress.trial_ends(trial, _row(row))
+
+    return record
+
+
+def _row(table: pd.DataFrame) -> dict[str, Any]:
+    return {str(name): value for name, value in table.iloc[0].items()}
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """The observer: one child process that captures at all points of a trial and listens to all of its switches.
 
-Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": [{"name", "pid", "toward"}],
-"neighbours": [{"name", "pid", "toward"}], "guest_macs", "guest_address", "events", "snap", "slots"}. `pid` is any
-process in the point's network namespace; `toward` (optional) maps a port's name to the place it leads to, or for a
-neighbour (who must learn another MAC of the guest's) a MAC to the place that has it. `neighbours`, `guest_address`,
-`snap` and `slots` are optional.
+Settings (JSON): {"points": [{"name", "pid", "interface", "file"}], "switches": [{"name", "pid", "toward", "control",
+"numbers"}], "neighbours": [{"name", "pid", "toward"}], "guest_macs", "guest_address", "events", "snap", "slots"}. `pid`
+is any process in the point's network namespace; `toward` (optional) maps a port's name to the place it leads to, or for
+a neighbour (who must learn another MAC of the guest's) a MAC to the place that has it. `control` is the socket of a
+switch that is Open vSwitch's, and `numbers` are its ports by their numbers; without it the switch is a Linux bridge.
+`neighbours`, `guest_address`, `snap` and `slots` are optional.
 
 It captures from `ready` on. `stop` empties the rings, writes one `capture` event per point, with by how much the
 kernel's count of segments sent again grew in the point's namespace (`kernel_retransmits`), and replies
@@ -20,7 +21,7 @@ import select
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ from unnoticed.events import EventLog
 from unnoticed.probes.capture import DEFAULT_SLOTS, DEFAULT_SNAP, Capture
 from unnoticed.probes.namespace import inside_network_of, tcp_counter_of
 from unnoticed.probes.relearn import NeighbourListener, RelearnListener
+from unnoticed.probes.table_poller import TablePoller
 
 DRAIN_INTERVAL_S = 0.02
 _RETRANSMITS = "RetransSegs"
+
+Listener = RelearnListener | TablePoller
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,8 @@ class SwitchSettings:
     name: str
     pid: int
     toward: dict[str, str]
+    control: str | None = None
+    numbers: dict[str, str] = field(default_factory=dict)
 
 
 class Observer:
@@ -73,8 +79,12 @@ class Observer:
         self._problems: list[str] = []
         self._captures: list[Capture] = []
         self._pids = {point.name: point.pid for point in points}
-        self._listeners: list[tuple[RelearnListener, SwitchSettings]] = []
+        self._listeners: list[tuple[Listener, SwitchSettings]] = []
         for switch in switches:
+            if switch.control is not None:
+                poller = TablePoller(switch.name, control=switch.control, ports=switch.numbers, macs=guest_macs)
+                self._listeners.append((poller, switch))
+                continue
             with inside_network_of(switch.pid):
                 self._listeners.append((RelearnListener(switch.name, macs=guest_macs), switch))
         for neighbour in neighbours:
@@ -112,7 +122,7 @@ class Observer:
                     capture.drain()
                 next_drain = now + DRAIN_INTERVAL_S
 
-    def _report_relearned(self, listener: RelearnListener, switch: SwitchSettings) -> None:
+    def _report_relearned(self, listener: Listener, switch: SwitchSettings) -> None:
         try:
             relearned = listener.receive()
         except RecordError as error:
@@ -150,7 +160,16 @@ class Observer:
 
 
 def _switches(described: list[dict[str, Any]]) -> list[SwitchSettings]:
-    return [SwitchSettings(name=each["name"], pid=each["pid"], toward=each.get("toward") or {}) for each in described]
+    return [
+        SwitchSettings(
+            name=each["name"],
+            pid=each["pid"],
+            toward=each.get("toward") or {},
+            control=each.get("control"),
+            numbers=each.get("numbers") or {},
+        )
+        for each in described
+    ]
 
 
 def main() -> None:

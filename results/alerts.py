@@ -36,10 +36,13 @@ class Alert:
     details: tuple[str, ...] = ()
 
 
-def find(run: Run, tables: Tables, cells: Sequence[Cell], *, resolution_ns: int | None = None) -> list[Alert]:
+def find(
+    run: Run, tables: Tables, cells: Sequence[Cell], *, resolution_ns: int | None = None, at_once: int = 1
+) -> list[Alert]:
     """All alerts of a run, failures first.
 
-    `resolution_ns`: the shortest outage that can be told from none, where the machine was calibrated.
+    `resolution_ns`: the shortest outage that can be told from none, where the machine was calibrated; `at_once`: how
+    many trials were performed at the same time.
     """
     trials = tables.trials
     found = [
@@ -49,6 +52,7 @@ def find(run: Run, tables: Tables, cells: Sequence[Cell], *, resolution_ns: int 
         *_records(trials, tables),
         *_waterfalls(tables),
         *_disturbed(trials),
+        *_disturbed_by_one_another(trials, at_once),
         *_below_resolution(trials, resolution_ns),
         *_few_repeats(cells),
         *_notes(trials),
@@ -208,6 +212,17 @@ def _disturbed(trials: pd.DataFrame) -> list[Alert]:
             "In {trials} it is not known whether the machine stalled.",
         ),
     ]
+
+
+def _disturbed_by_one_another(trials: pd.DataFrame, at_once: int) -> list[Alert]:
+    """Where trials share the machine and it stalls, what stalled it may have been another trial."""
+    if at_once == 1:
+        return []
+    headline = (
+        f"{at_once} trials at a time shared this machine, and in {{trials}} the control probe saw it stall: they may "
+        "have disturbed one another; perform fewer at once (--parallel)."
+    )
+    return _alert(Severity.WARNING, trials[_is(trials["disturbed"], True)], headline)
 
 
 def _below_resolution(trials: pd.DataFrame, resolution_ns: int | None) -> list[Alert]:

@@ -35,10 +35,13 @@ _NOT_COMPARED = ("taken_utc", "version", "machine_noise", "load_average", "calib
 
 
 def gather(
-    *, machine_noise: Mapping[str, Any] | None = None, dirty_tracking: Sequence[str] | None = None
+    *,
+    machine_noise: Mapping[str, Any] | None = None,
+    dirty_tracking: Sequence[str] | None = None,
+    trials_at_once: int = 1,
 ) -> dict[str, Any]:
     """Everything about this machine that can move a result. `machine_noise` is what the doctor measured, if it did;
-    `dirty_tracking` the trackers that work here, the best first.
+    `dirty_tracking` the trackers that work here, the best first; `trials_at_once` how many trials share the machine.
 
     What cannot be read is None. Costs about 50 ms: the tools are asked for their versions.
     """
@@ -58,6 +61,7 @@ def gather(
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _package(name) for name in PACKAGES},
         "tools": {name: _tool(command) for name, command in TOOLS.items()},
+        "trials_at_once": trials_at_once,
         "machine_noise": dict(machine_noise) if machine_noise is not None else None,
     }
 

@@ -190,7 +190,8 @@ class Report:
     @cached_property
     def _alerts(self) -> list[Alert]:
         resolution_ns = self._calibration.get("resolution_ns")
-        return alerts.find(self.run, self.tables, self.cells, resolution_ns=resolution_ns)
+        at_once = self._folder.environment().get("trials_at_once") or 1
+        return alerts.find(self.run, self.tables, self.cells, resolution_ns=resolution_ns, at_once=at_once)
 
     @cached_property
     def _calibration(self) -> dict[str, Any]:

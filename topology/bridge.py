@@ -1,4 +1,4 @@
-"""The switch: a Linux bridge in a network namespace of its own. Also the bridge inside a host, and its gate.
+"""The Linux bridge: as a switch, in a network namespace of its own, and inside a host, with its gate.
 
 The states of a bridge port (IFLA_BRPORT_STATE) are in include/uapi/linux/if_bridge.h.
 """
@@ -6,24 +6,18 @@ The states of a bridge port (IFLA_BRPORT_STATE) are in include/uapi/linux/if_bri
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unnoticed.errors import FabricError
-from unnoticed.topology.addresses import Address
 from unnoticed.topology.announcement_filter import TABLE, Dropped, filter_differences, filter_lines
 from unnoticed.topology.learning_limit import limit_learning
 from unnoticed.topology.namespaces import json_documents, read_device, run_batch, run_inside, set_sysctl
 from unnoticed.topology.nft import read_table, run_nft
-from unnoticed.topology.quietly import Switch
-from unnoticed.topology.switching import Switching, differences
+from unnoticed.topology.switch import BRIDGE, DISABLED, FORWARDING, FabricSwitch
+from unnoticed.topology.switching import differences
 
-BRIDGE = "br0"  # the bridge's name in every switch and host; each has a namespace of its own
 GUEST_PORT = "guest"  # the port of a host's bridge that leads to the guest
-DISABLED = 0
-FORWARDING = 3
-BLOCKING = 4
 _CARRIER_TIMEOUT_S = 10.0
 _POLL_S = 0.001
 
@@ -131,51 +125,39 @@ def set_gate(state: int, *, where: str) -> None:
         raise FabricError(f"The gate of {where} was set to {expected}, but is {now}.")
 
 
-class BridgeSwitch(Switch):  # type: ignore[misc]  # mininet has no types
-    """A Mininet switch that is a Linux bridge in a namespace of its own.
+class BridgeSwitch(FabricSwitch):
+    """A Linux bridge."""
 
-    So nothing of it is in the root namespace, and it goes away with its shell, however that ends.
-    """
-
-    controlIntf = None  # noqa: N815  # read by Switch.defaultIntf; Mininet sets it only outside namespaces
-
-    def __init__(self, name: str, **params: Any) -> None:
-        params["inNamespace"] = True  # Mininet.addSwitch passes False
-        if not params.get("dpid"):
-            params["dpid"] = f"{zlib.crc32(name.encode()):x}"  # unused here, but Switch derives it from digits in names
-        self._bridge_mac: str = params.pop("bridge_mac")
-        self._options: Mapping[str, int] = params.pop("options")
-        self._switching: Switching = params.pop("switching")
-        self._guest: Address = params.pop("guest")
-        super().__init__(name, **params)
-
-    @classmethod
-    def setup(cls) -> None:
-        """Nothing: the fabric has checked for mnexec, and Mininet's own check exits the process."""
+    kind = "bridge"
 
     def set_up(self) -> None:
-        """Make the bridge; to be called inside the namespace. Raises FabricError."""
+        """See `FabricSwitch.set_up`."""
         ports = self.intfNames()
         prepare_bridging()
-        learning = self._switching.learning
-        self._drop_announcements(self._switching.drop_announcements)
-        lines = bridge_lines(mac=self._bridge_mac, ports=ports, options=self._options, learning=learning)
+        learning, options = self.switching.learning, self.switching.options(stp=self.stp, priority=self.priority)
+        self._drop_announcements(self.switching.drop_announcements)
+        lines = bridge_lines(mac=self.bridge_mac, ports=ports, options=options, learning=learning)
         links = json_documents(run_batch(["ip", "-d", "-j"], [*lines, "link show"]))[-1]
-        check_bridge(links, where=self.name, ports=ports, options=self._options, learning=learning)
-        if self._switching.learning_limit is not None:
-            limit_learning(BRIDGE, self._switching.learning_limit)
+        check_bridge(links, where=self.name, ports=ports, options=options, learning=learning)
+        if self.switching.learning_limit is not None:
+            limit_learning(BRIDGE, self.switching.learning_limit)
+
+    def port_states(self) -> dict[str, int]:
+        """See `FabricSwitch.port_states`."""
+        return {port: port_state(self.pid, port) for port in self.intfNames()}
+
+    def speaks_of_a_change(self) -> bool:
+        """See `FabricSwitch.speaks_of_a_change`."""
+        return topology_changes(self.pid) or has_detected_a_change(self.pid)
+
+    def forwarding_port(self, mac: str) -> str | None:
+        """See `FabricSwitch.forwarding_port`."""
+        return forwarding_port(self.pid, mac)
 
     def _drop_announcements(self, dropped: Dropped) -> None:
-        lines = filter_lines(dropped, guest=self._guest)
+        lines = filter_lines(dropped, guest=self.guest)
         if lines:
             run_nft(lines)
-            wrong = filter_differences(dropped, read_table("bridge", TABLE), guest=self._guest)
+            wrong = filter_differences(dropped, read_table("bridge", TABLE), guest=self.guest)
             if wrong:
                 raise FabricError(f"The filter of {self.name} is not what was asked for: {'; '.join(wrong)}.")
-
-    def start(self, _controllers: Sequence[Any]) -> None:
-        """Make the bridge, as Mininet's own start expects of a switch."""
-        run_inside([(self.pid, self.set_up)])
-
-    def stop(self, deleteIntfs: bool = True) -> None:  # noqa: N803  # Mininet's signature
-        """Nothing: the namespace takes its devices with it."""

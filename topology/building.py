@@ -8,21 +8,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from unnoticed.topology import addresses
 from unnoticed.topology.addresses import Address
-from unnoticed.topology.bridge import (
-    BLOCKING,
-    BRIDGE,
-    DISABLED,
-    FORWARDING,
-    has_detected_a_change,
-    port_state,
-    set_gate,
-    topology_changes,
-    wait_until,
-)
+from unnoticed.topology.bridge import port_state, set_gate, wait_until
 from unnoticed.topology.design import design
 from unnoticed.topology.host import HostSetup
 from unnoticed.topology.ipv6 import silence_ipv6
@@ -33,6 +25,7 @@ from unnoticed.topology.network import DEFAULT_PRIORITY, MIGRATION_INTERFACE, Ne
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper
+from unnoticed.topology.switch import BLOCKING, BRIDGE, DISABLED, FORWARDING
 from unnoticed.topology.wiring import spans
 
 _TREE_GRACE_S = 10.0
@@ -54,8 +47,11 @@ class Building:
         self._spec = replace(spec, links=self.design.changes)
         self._sweeper: Sweeper | None = None
 
-    def build(self, marks: Mapping[str, str]) -> None:
-        """Build it all; the node shells carry `marks` in their environment. Raises FabricError."""
+    def build(self, marks: Mapping[str, str], folder: Path) -> None:
+        """Build it all; its processes carry `marks` in their environment, and may have files in `folder`.
+
+        Raises FabricError.
+        """
         network = self.network
         with _marked_environment(marks):
             network.buildFromTopo(self.design.topo)
@@ -63,6 +59,8 @@ class Building:
             network.add_guests()
             links = self.links = Links(network, self._spec, kinds=self.design.wiring.kinds(self._spec.roles))
         links.begin(marks)
+        for switch in network.switches:
+            switch.begin(marks, folder)
         run_inside([(node.pid, silence_ipv6) for node in network.nodes()])
         make_veths(links.veths())
         self._name_places()
@@ -75,7 +73,7 @@ class Building:
             limit_s = self._spec.switching.convergence_ns / 1e9 + _TREE_GRACE_S
             what = "The switches of the fabric did not agree on a spanning tree"
             wait_until(self._tree_stands, what=what, timeout_s=limit_s, poll_s=_TREE_POLL_S)
-            self._sweeper = Sweeper([switch.pid for switch in self.switches.values()])
+            self._sweeper = Sweeper([switch.pid for switch in network.switches if switch.kind == "bridge"])
             self._sweeper.start()
         else:
             wait_until(self._is_up, what="The links of the fabric did not come up")
@@ -83,12 +81,17 @@ class Building:
         run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
 
     def release(self) -> None:
-        """Leave the nodes alone from now on, and end the relays; before all processes are ended. May be repeated."""
+        """Leave the nodes alone from now on, and end what is not a node; before all processes are ended.
+
+        May be repeated.
+        """
         if self.links is not None:
             self.links.close()
         if self._sweeper is not None:
             self._sweeper.stop()
             self._sweeper = None
+        for switch in self.network.switches:
+            switch.end()
 
     def pairs(self) -> list[tuple[str, str]]:
         """Who must reach whom: hosts, guest and control each other; clients the guest and control.
@@ -112,26 +115,33 @@ class Building:
             yield from pair
 
     def _is_up(self) -> bool:
-        bridges = (*self.switches.values(), *self.host_bridges.values())
-        return all(read_device(end.pid, end.interface, "operstate") == "up" for end in self._ends()) and all(
-            port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports
+        bridges = self.host_bridges.values()
+        return (
+            all(read_device(end.pid, end.interface, "operstate") == "up" for end in self._ends())
+            and all(port_state(bridge.pid, port) == FORWARDING for bridge in bridges for port in bridge.ports)
+            and set(self._port_states().values()) <= {FORWARDING}
         )
+
+    def _port_states(self) -> dict[tuple[str, str], int]:
+        """The state of each port of each switch, by their names."""
+        return {
+            (switch.name, port): state
+            for switch in self.network.switches
+            for port, state in switch.port_states().items()
+        }
 
     def spares(self) -> list[int]:
         """The numbers of the links that the spanning tree keeps out of use now."""
+        states = self._port_states()
         return [
             number
             for number, link in enumerate(self.network.links[: len(self.design.wiring.links)])
-            if any(end.node in self.switches and port_state(end.pid, end.interface) != FORWARDING for end in link.ends)
+            if any(states.get((end.node, end.interface), FORWARDING) != FORWARDING for end in link.ends)
         ]
 
     def _tree_stands(self) -> bool:
         """Whether the ports that forward make a spanning tree, and nobody speaks of a change any more."""
-        states = {
-            (switch.name, port): port_state(switch.pid, port)
-            for switch in self.switches.values()
-            for port in switch.ports
-        }
+        states = self._port_states()
         trunks, working = [], []
         for link in self.network.links:
             nodes = tuple(end.node for end in link.ends)
@@ -146,9 +156,7 @@ class Building:
         return (
             settled
             and spans(tuple(self.switches), working, of=trunks)
-            and not any(
-                topology_changes(switch.pid) or has_detected_a_change(switch.pid) for switch in self.switches.values()
-            )
+            and not any(switch.speaks_of_a_change() for switch in self.network.switches)
         )
 
     def _name_places(self) -> None:
@@ -178,11 +186,14 @@ class Building:
             ports.setdefault(one.node, {})[one.interface] = other.node
             ports.setdefault(other.node, {})[other.interface] = one.node
 
-        def bridge(name: str) -> SwitchPlace:
+        def bridge(name: str, **daemon: Any) -> SwitchPlace:
             mapping = MappingProxyType(dict(sorted(ports.get(name, {}).items())))
-            return SwitchPlace(name=name, pid=network[name].pid, bridge=BRIDGE, ports=mapping)
+            return SwitchPlace(name=name, pid=network[name].pid, bridge=BRIDGE, ports=mapping, **daemon)
 
-        self.switches = {switch.name: bridge(switch.name) for switch in network.switches}
+        self.switches = {
+            switch.name: bridge(switch.name, control=switch.control, numbers=switch.numbers)
+            for switch in network.switches
+        }
         self.host_bridges = {name: bridge(name) for name in network.bridged}
 
     def _setup_of(self, name: str) -> HostSetup:

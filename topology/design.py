@@ -94,4 +94,4 @@ def _has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:
         raise PlanError(
             f"fabric.switch.stp: without a spanning tree a broadcast would go round and round over {way}; leave it out."
         )
-    return bool(wiring.loop) or wants_tree(topo) if asked is None else asked
+    return bool(wiring.loop) or wants_tree(topo) if asked is None else bool(asked)

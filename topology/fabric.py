@@ -10,15 +10,17 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from unnoticed.errors import FabricError, MachineError
 from unnoticed.topology.processes import end_processes, marked_processes
 from unnoticed.topology.reachability import check_reachability
-from unnoticed.topology.roles import DESTINATION, SOURCE
-from unnoticed.topology.runs import FABRIC_MARK, RUN_MARK, RUNNER_MARK, Runner, new_id
+from unnoticed.topology.roles import DESTINATION, GUEST_SOURCE, SOURCE
+from unnoticed.topology.runs import FABRIC_MARK, REGISTRY, RUN_MARK, RUNNER_MARK, Runner, new_id
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
+from unnoticed.topology.switching import Kind
 
 if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
     from unnoticed.topology.building import Building
@@ -29,7 +31,16 @@ if TYPE_CHECKING:  # it imports Mininet, which is done only when a fabric starts
 _MNEXEC_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 10.0
 
-__all__ = ["Fabric", "FabricSpec", "Place", "SwitchPlace", "check_design", "check_machine", "describe_design"]
+__all__ = [
+    "Fabric",
+    "FabricSpec",
+    "Place",
+    "SwitchPlace",
+    "check_design",
+    "check_machine",
+    "check_switches",
+    "describe_design",
+]
 
 
 @functools.cache
@@ -61,6 +72,14 @@ def check_machine() -> None:
         )
 
 
+def check_switches(kind: Kind) -> None:
+    """Raise MachineError unless switches of this kind can be made here."""
+    if kind == "ovs":
+        from unnoticed.topology.open_vswitch import check_open_vswitch
+
+        check_open_vswitch()
+
+
 def check_design(spec: FabricSpec) -> tuple[str, ...]:
     """See that there is a topology as asked for and that a fabric can be made of it; the clients it would have.
 
@@ -88,15 +107,17 @@ class Fabric:
     """A network of one shape, from `start` to `stop`; a context manager.
 
     Every process in it carries the run's id (`runs`), so that `clean` can remove what is left if this process is
-    killed. `topo` replaces the shape by any Mininet topology that has the hosts of the roles.
+    killed; what files there are, are in the run's folder of the `registry`. `topo` replaces the shape by any Mininet
+    topology that has the hosts of the roles.
     """
 
-    def __init__(self, spec: FabricSpec, *, run_id: str, topo: Any = None) -> None:
+    def __init__(self, spec: FabricSpec, *, run_id: str, topo: Any = None, registry: Path = REGISTRY) -> None:
         self.spec = spec
         self.run_id = run_id
         self.id = new_id()
         self.start_s = 0.0  # how long it took to start
         self._topo = topo
+        self._folder = registry / run_id / self.id
         self._building: Building | None = None
 
     @property
@@ -158,9 +179,11 @@ class Fabric:
         began = time.monotonic()
         from unnoticed.topology.building import Building
 
+        check_switches(self.spec.switching.kind)
+
         try:
             self._building = Building(self.spec, topo=self._topo)
-            self._building.build(self._marks())
+            self._building.build(self._marks(), self._folder)
             self.check_reachability()
         except BaseException:
             self.stop()
@@ -183,6 +206,7 @@ class Fabric:
         if self._building is not None:
             self._building.network.cleanup_nodes()
             self._building = None
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Fabric:
         self.start()
@@ -207,6 +231,19 @@ class Fabric:
         from unnoticed.topology.bridge import GUEST_PORT, port_state
 
         return port_state(self._pid(host), GUEST_PORT)
+
+    def guest_port(self, name: str) -> str | None:
+        """The port behind which a switch, or the bridge in a host, takes the guest to be; None if it does not know.
+
+        Raises FabricError.
+        """
+        from unnoticed.topology.bridge import forwarding_port
+
+        mac = self.places[GUEST_SOURCE].mac
+        if name in self.host_bridges:
+            return forwarding_port(self.host_bridges[name].pid, mac)
+        found: str | None = self.network[name].forwarding_port(mac)
+        return found
 
     def check_reachability(self) -> float:
         """See that hosts, guest and control reach one another, and clients the last two. Raises FabricError.
@@ -260,7 +297,10 @@ class Fabric:
         """What was asked for and what was read back, for a trial's records; it holds only what JSON can."""
 
         def bridges(named: Mapping[str, SwitchPlace]) -> dict[str, Any]:
-            return {name: {**vars(each), "ports": dict(each.ports)} for name, each in named.items()}
+            return {
+                name: {**vars(each), "ports": dict(each.ports), "numbers": dict(each.numbers)}
+                for name, each in named.items()
+            }
 
         return {
             "run": self.run_id,

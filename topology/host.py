@@ -8,11 +8,12 @@ from typing import Any
 
 from unnoticed.errors import FabricError
 from unnoticed.topology.addresses import PREFIX_LENGTH, PREFIX_LENGTH_IPV6, Address
-from unnoticed.topology.bridge import BRIDGE, bridge_lines, check_bridge, prepare_bridging
+from unnoticed.topology.bridge import bridge_lines, check_bridge, prepare_bridging
 from unnoticed.topology.firewall import TABLE, counted, firewall_differences, firewall_lines
 from unnoticed.topology.ipv6 import allow_ipv6
 from unnoticed.topology.namespaces import json_documents, run_batch, set_sysctl
 from unnoticed.topology.nft import read_table, run_nft
+from unnoticed.topology.switch import BRIDGE
 
 
 @dataclass(frozen=True, kw_only=True)

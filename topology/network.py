@@ -14,13 +14,17 @@ from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import GUEST_PORT, BridgeSwitch
 from unnoticed.topology.design import Design
 from unnoticed.topology.link import PlainHost, PlainIntf, VethLink
+from unnoticed.topology.open_vswitch import OpenVSwitch
 from unnoticed.topology.quietly import Mininet, Node
 from unnoticed.topology.roles import GUEST_DESTINATION, GUEST_SOURCE
 from unnoticed.topology.spec import FabricSpec
+from unnoticed.topology.switch import FabricSwitch
+from unnoticed.topology.switching import Kind
 
 GUEST_INTERFACE = "eth0"
 MIGRATION_INTERFACE = "migration"  # of a host that has one for its migrations alone
 DEFAULT_PRIORITY = 32768  # IEEE 802.1D
+_SWITCHES: dict[Kind, type[FabricSwitch]] = {"bridge": BridgeSwitch, "ovs": OpenVSwitch}
 _LINK_NAMES = ("port1", "port2", "intfName1", "intfName2")  # all that is taken of what a topology says of a link
 
 
@@ -98,11 +102,10 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
             "bridge_mac": self.port_mac(),
             "switching": self._spec.switching,
             "guest": self._design.guest,
-            "options": self._spec.switching.options(
-                stp=self._design.stp, priority=params.get("prio") or DEFAULT_PRIORITY
-            ),
+            "stp": self._design.stp,
+            "priority": params.get("prio") or DEFAULT_PRIORITY,
         }
-        return super().addSwitch(name, cls=BridgeSwitch, **mine)
+        return super().addSwitch(name, cls=_SWITCHES[self._spec.switching.kind], **mine)
 
     def addHost(self, name: str, cls: Any = None, **params: Any) -> Any:  # noqa: ARG002, N802  # Mininet's
         """Add a host of ours; the fabric gives it its addresses."""

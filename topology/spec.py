@@ -104,3 +104,6 @@ class SwitchPlace:
     pid: int
     bridge: str
     ports: Mapping[str, str] = field(default_factory=dict)
+    # Of Open vSwitch: the socket at which its daemon answers, and its ports by the numbers that it gives them.
+    control: str | None = None
+    numbers: Mapping[str, str] = field(default_factory=dict)

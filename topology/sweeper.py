@@ -12,8 +12,9 @@ import threading
 from collections.abc import Sequence
 
 from unnoticed.errors import FabricError
-from unnoticed.topology.bridge import BRIDGE, topology_changes
+from unnoticed.topology.bridge import topology_changes
 from unnoticed.topology.namespaces import device_folder
+from unnoticed.topology.switch import BRIDGE
 
 _PERIOD_S = 0.1
 

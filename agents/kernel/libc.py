@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,9 +68,9 @@ def disconnect(fd: int) -> None:
     check(_libc.connect(ctypes.c_int(fd), bytes(16), ctypes.c_uint(16)), "connect")
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that made it ends."""
-    check(_libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
+def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """Ask the kernel to kill this process, or send it another signal, when the thread that made it ends."""
+    check(_libc.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0), "prctl")
 
 
 def stay_with_small_pages() -> None:

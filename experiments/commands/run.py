@@ -18,7 +18,10 @@ from unnoticed.experiments.planning.plan import Plan, load_plan, trials
 from unnoticed.probes.tools import TOOLS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unnoticed.experiments.bench import Bench
+    from unnoticed.experiments.crew import Crew
     from unnoticed.experiments.runner import RunResult
     from unnoticed.results.store import RunFolder
     from unnoticed.results.verdicts import Verdict
@@ -30,6 +33,13 @@ _NOISE_S = 1.0
 @click.argument("plan_name", metavar="PLAN")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="The run's folder: new, or empty.")
 @click.option("--repeats", metavar="N", type=int, help="Repeat each setting N times, instead of what the plan says.")
+@click.option(
+    "--parallel",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Perform N trials at once, each on a network of its own.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -46,6 +56,7 @@ def command(
     plan_name: str,
     out: Path | None,
     repeats: int | None,
+    parallel: int,
     overrides: tuple[str, ...],
     *,
     resume: bool,
@@ -73,22 +84,34 @@ def command(
         from unnoticed.experiments.live import check_fabrics
 
         check_fabrics(plan)
+    from unnoticed.experiments.benches import bench_for
+    from unnoticed.experiments.crew import Crew
     from unnoticed.experiments.run_folder import begin, folder_to_resume, new_folder
+    from unnoticed.results.environment import gather
+    from unnoticed.topology.runs import clean
 
     if resume:
         from unnoticed.results.store import RunFolder
 
         store = RunFolder(folder_to_resume(plan, out=out))
-        _say_what_differs(store.environment(), _trackers(bench_name))
+        _say_what_differs(store.environment(), gather(dirty_tracking=_trackers(bench_name), trials_at_once=parallel))
     else:
         folder = new_folder(plan, out=out)
         noise = _noise() if bench_name == "live" else None
         from unnoticed.results.calibration import newest
-        from unnoticed.results.environment import gather
 
-        environment = gather(machine_noise=noise, dirty_tracking=_trackers(bench_name))
+        environment = gather(machine_noise=noise, dirty_tracking=_trackers(bench_name), trials_at_once=parallel)
         store = begin(folder, plan, environment | {"calibration": newest(environment)})
-    result = _run(plan, store, bench_name)
+
+    def bench() -> Bench | Crew:
+        if parallel == 1:
+            return bench_for(bench_name, folder=store.path, seed=plan.seed)
+        return Crew(
+            parallel, folder=store.path, plan_name=plan_name, overrides=overrides, repeats=repeats, bench=bench_name,
+            clean_up=clean if bench_name == "live" else lambda: None,
+        )  # fmt: skip
+
+    result = _run(plan, store, bench)
     try:
         click.echo(json.dumps(document(result, plan), indent=1) if as_json else text(result))
     except OSError:  # nobody reads it; what the run came to does not depend on that
@@ -131,7 +154,7 @@ def _trackers(bench_name: str) -> list[str] | None:
     return available()
 
 
-def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
+def _run(plan: Plan, store: RunFolder, make_bench: Callable[[], Bench | Crew]) -> RunResult:
     from unnoticed.experiments.analysis.trial import analyse
     from unnoticed.experiments.interrupts import one_interrupt, shielded
     from unnoticed.experiments.progress import progress_for
@@ -142,18 +165,8 @@ def _run(plan: Plan, store: RunFolder, bench_name: str) -> RunResult:
         progress = at_end.enter_context(progress_for())
         at_end.enter_context(one_interrupt(progress.note))
         with shielded():  # a bench that exists is closed
-            bench = at_end.enter_context(contextlib.closing(_bench(bench_name, store.path, plan)))
+            bench = at_end.enter_context(contextlib.closing(make_bench()))
         return run(plan, store, bench=bench, analyse=analyse, report=write_report, progress=progress)
-
-
-def _bench(name: str, folder: Path, plan: Plan) -> Bench:
-    if name == "fake":
-        from unnoticed.experiments.fake.bench import FakeBench
-
-        return FakeBench(seed=plan.seed)
-    from unnoticed.experiments.live import LiveBench
-
-    return LiveBench(output=folder)
 
 
 def _noise() -> dict[str, Any]:
@@ -162,10 +175,10 @@ def _noise() -> dict[str, Any]:
     return measure_stalls(duration_s=_NOISE_S).document()
 
 
-def _say_what_differs(before: dict[str, Any], trackers: list[str] | None) -> None:
-    from unnoticed.results.environment import differences, gather
+def _say_what_differs(before: dict[str, Any], now: dict[str, Any]) -> None:
+    from unnoticed.results.environment import differences
 
-    for difference in differences(before, gather(dirty_tracking=trackers)):
+    for difference in differences(before, now):
         click.echo(
             f"Note: {difference.name} was {difference.first} when this run began and is {difference.second} now.",
             err=True,
@@ -183,6 +196,11 @@ def text(result: RunResult) -> str:
         good = result.recorded - len(result.unexpected)
         lines.append(f"{good} of {result.planned} trials ended as the plan expects.")
     lines += [f"  {trial_id} {reason}" for trial_id, reason in result.unexpected.items()]
+    if result.at_once > 1 and result.disturbed:
+        lines.append(
+            f"{result.at_once} trials at a time shared this machine, and in {result.disturbed} of {result.recorded} "
+            "the control probe saw it stall: they may have disturbed one another; perform fewer at once."
+        )
     for title, verdicts in (("Clauses", result.clauses), ("Budgets", result.budgets)):
         if verdicts:
             lines += ["", f"{title}:"]
@@ -210,6 +228,8 @@ def document(result: RunResult, plan: Plan) -> dict[str, Any]:
         "planned": len(trials(plan)),
         "recorded": result.recorded,
         "interrupted": result.interrupted,
+        "at_once": result.at_once,
+        "disturbed": result.disturbed,
         "unexpected": dict(result.unexpected),
         "clauses": [_verdict_document(verdict) for verdict in result.clauses],
         "budgets": [_verdict_document(verdict) for verdict in result.budgets],

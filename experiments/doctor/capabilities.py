@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fcntl import ioctl
 from pathlib import Path
 
-from unnoticed import own_root
+from unnoticed import genetlink, own_root
 from unnoticed.errors import MachineError
 from unnoticed.experiments.doctor import kernel_attempts as kernel
 from unnoticed.experiments.doctor.throwaway import TrialError, in_child
@@ -263,7 +263,10 @@ def _kvm() -> str:
 
 
 def _open_vswitch() -> str:
-    kernel.find_netlink_family("ovs_datapath")
+    try:
+        genetlink.find_family("ovs_datapath")
+    except OSError as error:
+        raise TrialError(f"the kernel has no ovs_datapath ({error.strerror})") from error
     if shutil.which("ovs-vswitchd") is None:
         raise TrialError("the kernel has its datapath, but ovs-vswitchd is not installed")
     return "the kernel's datapath answers, and ovs-vswitchd is there"
@@ -335,8 +338,8 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(name="soft-dirty", purpose="finding dirty pages on kernels before 6.7", required=False, network=False,
                attempt=kernel.soft_dirty_page, probed="cleared the bits, wrote a page, read its bit",
                cost="nothing, where userfaultfd does it", remedy="run a kernel with CONFIG_MEM_SOFT_DIRTY"),
-    Capability(name="Open vSwitch", purpose="switches that are not Linux bridges", attempt=_open_vswitch,
-               required=False, is_used=False,
+    Capability(name="Open vSwitch", purpose='switches that are not Linux bridges: switch.kind = "ovs"',
+               attempt=_open_vswitch, required=False,
                probed="asked the kernel for its datapath", cost="switches are Linux bridges",
                remedy=f"{_APT} openvswitch-switch, on a kernel with openvswitch"),
     *(

@@ -10,7 +10,6 @@ import mmap
 import os
 import platform
 import signal
-import socket
 import struct
 from fcntl import ioctl
 
@@ -30,8 +29,6 @@ _WP_UNPOPULATED, _WP_ASYNC, _WP_SHMEM = 1 << 13, 1 << 15, 1 << 12
 _PAGEMAP_SCAN, _WP_MATCHING, _CHECK_WPASYNC, _WRITTEN = 0xC0606610, 1, 2, 2
 # include/uapi/linux/bpf.h
 _BPF_PROG_LOAD, _PROG_TYPE_SCHED_CLS = 5, 3
-# include/uapi/linux/genetlink.h
-_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_NAME = 16, 3, 2
 
 _PAGES = 16
 
@@ -143,19 +140,3 @@ def load_classifier() -> int:
         struct.pack("=IIQQ", _PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(program), ctypes.addressof(licence)), 120
     )
     return _system_call("bpf", _BPF_PROG_LOAD, attributes, 120)
-
-
-def find_netlink_family(name: str) -> None:
-    """Ask the kernel for a generic netlink family (it loads the module if it has one). Raises TrialError without it."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as netlink:  # NETLINK_GENERIC
-        netlink.bind((0, 0))
-        netlink.settimeout(3)
-        word = name.encode() + b"\0"
-        attribute = struct.pack("=HH", 4 + len(word), _CTRL_ATTR_FAMILY_NAME) + word
-        body = struct.pack("=BBH", _CTRL_CMD_GETFAMILY, 1, 0) + attribute.ljust(-(-len(attribute) // 4) * 4, b"\0")
-        netlink.send(struct.pack("=IHHII", 16 + len(body), _GENL_ID_CTRL, 1, 1, 0) + body)  # NLM_F_REQUEST
-        answer = netlink.recv(8192)
-    kind = struct.unpack_from("=H", answer, 4)[0]
-    if kind == 2:  # NLMSG_ERROR
-        number = -struct.unpack_from("=i", answer, 16)[0]
-        raise TrialError(f"the kernel has no {name} ({os.strerror(number)})")

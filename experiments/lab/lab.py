@@ -26,7 +26,6 @@ from unnoticed.experiments.planning.plan import Plan, setting_of, trials
 from unnoticed.probes.capture import Capture
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.probes.stamped_datagrams import open_stamped
-from unnoticed.topology.bridge import forwarding_port
 from unnoticed.topology.runs import Run
 
 _AROUND_NS = 200_000_000  # before and after a migration, for what its clients felt of it
@@ -160,10 +159,9 @@ class Lab:
 
     def tables(self) -> dict[str, str | None]:
         """For each switch the port behind which it takes the guest to be, and where that leads; None: not known."""
-        mac = self.fabric.places["guest-a"].mac
         found: dict[str, str | None] = {}
         for name, switch in {**self.fabric.switches, **self.fabric.host_bridges}.items():
-            port = forwarding_port(switch.pid, mac)
+            port = self.fabric.guest_port(name)
             found[name] = None if port is None else switch.ports.get(port, port)
         return found
 

@@ -29,6 +29,7 @@ from unnoticed.experiments.planning.quantities import DURATION, SHARE, QuantityE
 from unnoticed.probes.tools import TOOLS
 from unnoticed.topology.direction import Direction, LinkChange
 from unnoticed.topology.spec import STOCK_SHAPES
+from unnoticed.topology.switching import Kind
 
 PAGE_BYTES = 4096
 NO_TRACE = "none"
@@ -165,11 +166,22 @@ def _read_trace(value: Any, info: ValidationInfo) -> Any:
     return str(file)
 
 
+def _read_tree(value: Any) -> Any:
+    if value is None or isinstance(value, bool) or value == "rapid":
+        return value
+    sentence = f'{shown(value)} is no spanning tree: write true, false or "rapid".'
+    raise PydanticCustomError("quantity", "{sentence}", {"sentence": sentence})
+
+
+Tree = Annotated[bool | Literal["rapid"] | None, BeforeValidator(_read_tree)]
+
+
 class SwitchSettings(Section):
     """Every switch of the fabric."""
 
-    stp: bool | None = None  # a spanning tree; unless said, where the topology has a loop
-    forward_delay_ns: DurationNs = Field(alias="forward_delay", default=2 * _S)  # of the tree: the least there is
+    kind: Kind = "bridge"
+    stp: Tree = None  # a spanning tree; unless said, where the topology has a loop
+    forward_delay_ns: DurationNs | None = Field(alias="forward_delay", default=None)  # of the tree; the least there is
     hello_ns: DurationNs = Field(alias="hello", default=1 * _S)
     max_age_ns: DurationNs = Field(alias="max_age", default=6 * _S)
     ageing_ns: DurationNs = Field(alias="ageing", default=300 * _S)  # until an address is forgotten

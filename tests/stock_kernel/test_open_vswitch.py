@@ -1,85 +1,81 @@
-"""Open vSwitch with the kernel's datapath, started by hand in a folder of its own: no systemd, nothing shared."""
+"""Switches that are Open vSwitch's, on the kernel's datapath: what each setting makes of them, and whole migrations."""
 
-import os
+from __future__ import annotations
+
+import functools
+import re
+import signal
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from tests.root.experiments.conftest import small_plan, start_run, wait_until  # noqa: F401  # fixtures
+from tests.root.experiments.test_crash import clean
 
+from unnoticed.agents.announce import Announcer, frames_for
+from unnoticed.errors import FabricError
 from unnoticed.experiments.doctor.capabilities import CAPABILITIES, find
+from unnoticed.patience import patient
+from unnoticed.probes.namespace import inside_network_of
+from unnoticed.probes.table_poller import TablePoller
+from unnoticed.results.store import RunFolder
+from unnoticed.topology.bridge import set_gate
+from unnoticed.topology.fabric import Fabric, FabricSpec
+from unnoticed.topology.link import set_administrative
+from unnoticed.topology.namespaces import run_inside
+from unnoticed.topology.runs import REGISTRY, Run
+from unnoticed.topology.switch import BLOCKING, DISABLED, FORWARDING
+from unnoticed.topology.switching import Switching
 
 pytestmark = pytest.mark.root
 
-SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
-WAIT_S = 60
-
-
-class Namespaces:
-    """A namespace for the switch and one for each of two hosts, each held by a process."""
-
-    def __init__(self):
-        hold = ["unshare", "--net", "sleep", "infinity"]
-        self.holders = {name: subprocess.Popen(hold) for name in ("switch", "h1", "h2")}
-        deadline = time.monotonic() + WAIT_S
-        own = os.readlink("/proc/self/ns/net")  # noqa: PTH115
-        for holder in self.holders.values():
-            while os.readlink(f"/proc/{holder.pid}/ns/net") == own:  # noqa: PTH115
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-
-    def inside(self, name, *command, check=True, **environment):
-        enter = ["nsenter", f"--net=/proc/{self.holders[name].pid}/ns/net", *command]
-        env = {**os.environ, **environment}
-        done = subprocess.run(enter, capture_output=True, text=True, check=False, timeout=WAIT_S, env=env)
-        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-        return done.stdout
-
-    def close(self):
-        for holder in self.holders.values():
-            holder.kill()
-            holder.wait()
-
-
-@pytest.fixture
-def namespaces():
-    made = Namespaces()
-    yield made
-    made.close()
+S = 1_000_000_000
 
 
 @contextmanager
-def open_vswitch(namespaces, folder):
-    """ovsdb-server and ovs-vswitchd in the switch's namespace; gives a function that runs their tools."""
-    places = {name: str(folder) for name in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR")}
-    enter = ["nsenter", f"--net=/proc/{namespaces.holders['switch'].pid}/ns/net"]
-    environment = {**os.environ, **places}
-    subprocess.run(["ovsdb-tool", "create", str(folder / "conf.db"), str(SCHEMA)], check=True, env=environment)
-    socket = f"unix:{folder}/db.sock"
-    server = subprocess.Popen(
-        ["ovsdb-server", str(folder / "conf.db"), f"--remote=p{socket}", f"--unixctl={folder}/server.ctl"],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    daemon = subprocess.Popen(
-        [*enter, "ovs-vswitchd", socket, f"--unixctl={folder}/daemon.ctl"], env=environment, stderr=subprocess.DEVNULL
-    )
+def up(tmp_path, shape="tree", **switching):
+    spec = FabricSpec(shape=shape, clients=2, switching=Switching(kind="ovs", **switching))
+    with (
+        Run(registry=tmp_path / "registry") as run,
+        Fabric(spec, run_id=run.id, registry=tmp_path / "registry") as fabric,
+    ):
+        yield fabric
 
-    def tool(name, *arguments):
-        where = {
-            "ovs-vsctl": (f"--db={socket}", f"--timeout={WAIT_S}"),
-            "ovs-appctl": (f"--target={folder}/daemon.ctl",),
-        }
-        return namespaces.inside("switch", name, *where.get(name, ()), *arguments, **places)
 
-    try:
-        tool("ovs-vsctl", "--retry", "init")
-        yield tool
-    finally:
-        for process in (daemon, server):
-            process.terminate()
-            process.wait(WAIT_S)
+def answers(fabric, count=3):
+    argv = ["ping", "-n", "-c", str(count), "-i", "0.2", "-W", "5", fabric.places["guest-a"].ipv4]
+    process = fabric.popen("c1", argv, stdout=subprocess.PIPE, text=True)
+    output, _ = process.communicate(timeout=patient(60))
+    return int(re.search(r"(\d+) received", output)[1])
+
+
+def move_the_guest(fabric):
+    for host, state in (("a", DISABLED), ("b", FORWARDING)):
+        run_inside([(fabric.places[host].pid, functools.partial(set_gate, state, where=host))])
+
+
+def announce(fabric):
+    place = fabric.places["guest-b"]
+    with inside_network_of(place.pid):
+        announcer = Announcer(place.interface)
+    announcer.send(frames_for("garp", mac=place.mac, ipv4=place.ipv4))
+    announcer.close()
+    time.sleep(patient(0.1))
+
+
+def polls(fabric, switch):
+    """What a poller saw re-learned, until it has seen something."""
+    place = fabric.switches[switch]
+    macs = [fabric.places["guest-a"].mac]
+    return TablePoller(switch, control=place.control, ports=place.numbers, macs=macs)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + patient(60)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_doctor_finds_it():
@@ -87,23 +83,97 @@ def test_the_doctor_finds_it():
     assert found.works, found.detail
 
 
-def test_two_hosts_talk_over_the_kernel_s_datapath_and_it_learns_where_they_are(namespaces, tmp_path):
-    with open_vswitch(namespaces, tmp_path) as tool:
-        tool("ovs-vsctl", "add-br", "br0")
-        for number in (1, 2):
-            pid = namespaces.holders[f"h{number}"].pid
-            namespaces.inside(
-                *("switch", "ip", "link", "add", "name", f"p{number}", "type", "veth"),
-                *("peer", "name", "eth0", "netns", str(pid)),
-            )
-            namespaces.inside("switch", "ip", "link", "set", "dev", f"p{number}", "up")
-            namespaces.inside(f"h{number}", "ip", "address", "add", f"10.9.0.{number}/24", "dev", "eth0")
-            namespaces.inside(f"h{number}", "ip", "link", "set", "dev", "eth0", "address", f"02:00:00:00:09:0{number}")
-            namespaces.inside(f"h{number}", "ip", "link", "set", "dev", "eth0", "up")
-            tool("ovs-vsctl", "add-port", "br0", f"p{number}")
-        answers = namespaces.inside("h1", "ping", "-n", "-c", "20", "-i", "0.1", "-W", "5", "10.9.0.2")
-        assert "20 received" in answers
-        datapath = tool("ovs-appctl", "dpctl/show")
-        learned = tool("ovs-appctl", "fdb/show", "br0")
-    assert datapath.startswith("system@ovs-system:")  # not netdev@: that would be the one in userspace
-    assert {"02:00:00:00:09:01", "02:00:00:00:09:02"} <= set(learned.split())
+def test_a_switch_of_it_follows_the_announcement_and_is_seen_to(tmp_path):
+    with up(tmp_path) as fabric:
+        assert fabric.guest_port("s1") == "s1-eth1"
+        poller = polls(fabric, "s1")
+        assert poller.port == "s1-eth1"
+        move_the_guest(fabric)
+        announce(fabric)
+        seen = []
+        wait_for(lambda: seen.extend(poller.receive()) or seen)
+        poller.close()
+        assert [(one.previous, one.port) for one in seen] == [("s1-eth1", "s1-eth2")]
+        assert fabric.switches["s1"].ports["s1-eth2"] == "s3"
+        assert fabric.guest_port("s1") == "s1-eth2"
+        assert answers(fabric) == 3
+        folder = tmp_path / "registry" / fabric.run_id / fabric.id
+        assert (folder / "s1" / "conf.db").exists()
+    assert not folder.exists()
+
+
+def test_one_that_drops_announcements_learns_nothing_from_them(tmp_path):
+    with up(tmp_path, shape="single", drop_announcements="garp") as fabric:
+        before = fabric.guest_port("s1")
+        move_the_guest(fabric)
+        announce(fabric)
+        assert fabric.guest_port("s1") == before
+
+
+def test_one_that_does_not_learn_is_a_hub(tmp_path):
+    with up(tmp_path, shape="single", learning=False) as fabric:
+        assert answers(fabric) == 3
+        assert fabric.guest_port("s1") is None
+        move_the_guest(fabric)
+        assert answers(fabric) == 3
+
+
+def test_it_forgets_whom_it_does_not_hear(tmp_path):
+    with up(tmp_path, shape="single", ageing_ns=15 * S) as fabric:
+        assert fabric.guest_port("s1") is not None
+        wait_for(lambda: fabric.guest_port("s1") is None)
+
+
+@pytest.mark.parametrize("stp", [None, "rapid"])
+def test_its_spanning_tree_stands_and_stands_again_after_a_cut(tmp_path, stp):
+    with up(tmp_path, shape="ring", stp=stp) as fabric:
+        switches = {switch.name: switch for switch in fabric.network.switches}
+
+        def blocked():
+            states = {name: switch.port_states() for name, switch in switches.items()}
+            return {
+                (name, port) for name, ports in states.items() for port, state in ports.items() if state == BLOCKING
+            }
+
+        spare = blocked()
+        assert [{name, fabric.switches[name].ports[port]} for name, port in spare] == [{"s3", "s4"}]
+        (ends,) = [link.ends for link in fabric.network.links if {end.node for end in link.ends} == {"s1", "s2"}]
+        set_administrative(ends, up=False)
+        wait_for(lambda: all(switches[name].port_states()[port] == FORWARDING for name, port in spare))
+        wait_for(lambda: answers(fabric, count=1) == 1)
+
+
+def test_a_daemon_that_died_is_told(tmp_path):
+    with up(tmp_path, shape="single") as fabric:
+        poller = polls(fabric, "s1")
+        fabric.network["s1"].end()
+        with pytest.raises(Exception, match="does not answer any more"):
+            wait_for(poller.receive)
+        poller.close()
+        with pytest.raises(FabricError, match="s1: Open vSwitch"):
+            fabric.guest_port("s1")
+
+
+def test_a_guest_migrates_over_it_and_each_switch_is_seen_to_re_learn(start_run):  # noqa: F811
+    run = start_run("run", "--set", "fabric.switch.kind=ovs", "--set", "fabric.shape=tree", "--set", "clients.count=2")
+    assert run.wait(patient(120)) == 0, run.stderr()
+    tables = RunFolder(run.out).load()
+    (trial,) = tables.trials.to_dict("records")
+    assert trial["outcome"] == "completed"
+    assert trial["integrity"]
+    assert trial["captures_complete"]
+    assert trial["resets"] == 0
+    assert {"s1", "s2", "s3"} == set(tables.relearned["switch"])
+    assert not (REGISTRY / run.id).exists() if run.id else True
+
+
+def test_a_run_over_it_that_is_killed_leaves_nothing_after_clean(start_run):  # noqa: F811
+    run = start_run("run", "--set", "fabric.switch.kind=ovs")
+    wait_until(lambda: run.is_registered, what="the run registered", timeout_s=patient(60))
+    daemons = lambda: [each for each in run.processes() if each.name == "ovs-vswitchd"]  # noqa: E731
+    wait_until(daemons, what="its daemons", timeout_s=patient(60))
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    clean()
+    assert run.processes() == []
+    assert not (REGISTRY / run.id).exists()

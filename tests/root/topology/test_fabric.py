@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from unnoticed.errors import FabricError, MachineError
+from unnoticed.probes.namespace import inside_network_of
 from unnoticed.topology import fabric as fabric_module
 from unnoticed.topology import runs
 from unnoticed.topology.fabric import Fabric, FabricSpec, check_machine
 from unnoticed.topology.shaping import Shaping
 
 pytestmark = pytest.mark.root
+
+ETH_P_ALL = 3
 
 
 def said(fabric, place, *argv):
@@ -169,13 +176,62 @@ def test_many_clients_are_no_trouble(run, traces):
     assert traces() == before
 
 
-def test_two_fabrics_of_two_runs_do_not_hear_each_other(fabric, tmp_path):
-    with (
-        runs.Run(registry=tmp_path / "other") as other_run,
-        Fabric(FabricSpec(shape="single"), run_id=other_run.id) as other,
-    ):
+@pytest.mark.slow
+def test_two_hundred_namespaces_are_no_trouble(run, traces):
+    before = traces()
+    with Fabric(FabricSpec(shape="tree", clients=192), run_id=run.id) as fabric:
+        places = (*fabric.places.values(), *fabric.switches.values())
+        assert len({os.readlink(f"/proc/{place.pid}/ns/net") for place in places}) == 200  # noqa: PTH115
         assert fabric.check_reachability() >= 0
-        assert other.check_reachability() >= 0
-        assert not {place.pid for place in fabric.places.values()} & {place.pid for place in other.places.values()}
+    assert traces() == before
+
+
+def open_ear(fabric, place):
+    """A socket that hears every frame at a place or at a switch."""
+    with inside_network_of((fabric.places.get(place) or fabric.switches[place]).pid):
+        ear = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    ear.setblocking(False)
+    return ear
+
+
+def heard(ear):
+    """The frames that an ear has heard."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield ear.recv(2048)
+
+
+def shout(fabric, tag):
+    """A broadcast with a tag from every host."""
+    for place in fabric.places.values():
+        with inside_network_of(place.pid):
+            mouth = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        mouth.bind((place.interface, 0))
+        mouth.send(b"\xff" * 6 + bytes.fromhex(place.mac.replace(":", "")) + b"\x88\xb5" + tag.ljust(46, b"."))
+        mouth.close()
+
+
+def test_two_fabrics_that_are_alike_hear_only_themselves_and_one_that_is_killed_takes_nothing_with_it(
+    fabric, tmp_path, processes_of
+):
+    with runs.Run(registry=tmp_path / "other") as other_run:
+        other = Fabric(fabric.spec, run_id=other_run.id)
+        other.start()
+        assert [place.ipv4 for place in other.places.values()] == [place.ipv4 for place in fabric.places.values()]
+        ears = {
+            (each.id, name): open_ear(each, name) for each in (fabric, other) for name in (*each.places, *each.switches)
+        }
+        for each in (fabric, other):
+            shout(each, each.id.encode())
+        time.sleep(0.2)
+        for (whose, name), ear in ears.items():
+            own, foreign = (fabric, other) if whose == fabric.id else (other, fabric)
+            frames = list(heard(ear))
+            assert any(own.id.encode() in frame for frame in frames), name
+            assert not any(foreign.id.encode() in frame for frame in frames), name
+            ear.close()
+        for process in processes_of(other.id).values():
+            os.kill(process.pid, signal.SIGKILL)
+        assert fabric.check_reachability() >= 0
         other.stop()
         assert fabric.check_reachability() >= 0

@@ -12,10 +12,11 @@ import pytest
 
 from unnoticed.errors import FabricError
 from unnoticed.topology import addresses
-from unnoticed.topology.bridge import DISABLED, FORWARDING, set_gate
+from unnoticed.topology.bridge import set_gate
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.namespaces import run_inside
 from unnoticed.topology.reachability import check_reachability
+from unnoticed.topology.switch import DISABLED, FORWARDING
 
 pytestmark = pytest.mark.root
 

@@ -14,12 +14,13 @@ from pyroute2 import NFCTSocket
 from unnoticed.agents.announce import Announcer, frames_for
 from unnoticed.errors import MachineError
 from unnoticed.probes.namespace import inside_network_of
-from unnoticed.topology.bridge import BLOCKING, DISABLED, FORWARDING, forwarding_port, port_state, set_gate
+from unnoticed.topology.bridge import forwarding_port, port_state, set_gate
 from unnoticed.topology.direction import LinkChange
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.host import firewall_counters
 from unnoticed.topology.link import set_administrative
 from unnoticed.topology.namespaces import run_inside, set_sysctl
+from unnoticed.topology.switch import BLOCKING, DISABLED, FORWARDING
 
 pytestmark = pytest.mark.root
 

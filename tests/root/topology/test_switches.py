@@ -14,12 +14,13 @@ from unnoticed.agents.announce import Announcer, frames_for
 from unnoticed.errors import FabricError
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.topology.announcement_filter import COUNTER, TABLE
-from unnoticed.topology.bridge import DISABLED, FORWARDING, forwarding_port, set_gate
+from unnoticed.topology.bridge import forwarding_port, set_gate
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.firewall import counted
 from unnoticed.topology.namespaces import run_inside
 from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.nft import read_table
+from unnoticed.topology.switch import DISABLED, FORWARDING
 from unnoticed.topology.switching import Switching
 
 pytestmark = pytest.mark.root

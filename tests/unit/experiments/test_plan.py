@@ -491,6 +491,17 @@ def test_frames_cannot_be_held_where_each_of_them_comes_to_both_hosts(tmp_path):
     assert problem.startswith(f'{path}:5: migration.gap: "hold" has switches bring the frames to the destination,')
 
 
+def test_a_spanning_tree_that_there_is_not_is_told_with_those_there_are(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text('question = "?"\n[fabric.switch]\nkind = "ovs"\nstp = "rapid"\n')
+    assert load_plan(path).settings[0].settings.fabric.switch.stp == "rapid"
+    path.write_text('question = "?"\n[fabric.switch]\nstp = "fast"\n')
+    with pytest.raises(
+        PlanError, match=r':3: fabric\.switch\.stp: "fast" is no spanning tree: write true, false or "rapid"'
+    ):
+        load_plan(path)
+
+
 def test_a_switch_that_cannot_be_is_told_with_the_line_of_each_mistake(tmp_path):
     path = tmp_path / "plan.toml"
     lines = ['question = "?"', "[fabric.switch]", 'forward_delay = "1 s"', "learning = false", "learning_limit = 5"]
