@@ -2,7 +2,8 @@
 
 Sent as it is, a byte takes as long as the link takes for it. Coded, it takes the link's time for what is left of it,
 and the processor's to code it. The two go on side by side, but on a machine that also receives, or has a guest to run,
-not for nothing: they are added up. So `auto` codes where that saves time even without any overlap.
+not for nothing: they are added up. So `auto` codes where that saves time even without any overlap. What it has coded it
+remembers, and `xor` is a choice for pages it remembers all of; what goes as it is it does not copy for that.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Packer:
         self._codec, self._content = codec, content
         self._gain = Gain() if codec == AUTO else None
         # What the destination has, and whether that is known: pages that went straight from the RAM are not.
-        self._sent: Words | None = np.zeros_like(content.words) if codec == "xor" else None
+        self._sent: Words | None = _untouched(content) if codec == "xor" else None
         self._known: npt.NDArray[np.bool_] = np.ones(content.pages, dtype=np.bool_)
         self._pool = None if codec == NONE else ThreadPoolExecutor(_WORKERS, thread_name_prefix="pack")
         self._pages: Counter[str] = Counter()  # by encoding
@@ -91,7 +91,7 @@ class Packer:
         return counts
 
     def begin(self) -> None:
-        """Something else went on before what is packed next."""
+        """A round begins, or the last pages: something else went on before what is packed next."""
         if self._gain is not None:
             self._gain.begin()
 
@@ -175,7 +175,7 @@ class Packer:
         """By whatever is expected to take the least time; see `unnoticed.agents.gain`."""
         assert self._gain is not None
         if self._sent is None and self._gain.is_slow_link:
-            self._sent = np.zeros_like(self._content.words)
+            self._sent = _untouched(self._content)
             self._known = np.zeros(self._content.pages, dtype=np.bool_)
         numbers = page_numbers(runs)
         sample = numbers[:: max(1, len(numbers) // _SAMPLE_PAGES)][:_SAMPLE_PAGES]
@@ -185,13 +185,10 @@ class Packer:
         if choice is not None:
             pack = self._changed if choice is Encoding.XOR else self._compressed
             yield from self._ahead(runs, _BLOCK_PAGES, pack)
-        elif self._sent is not None:
-            yield from self._ahead(runs, _BLOCK_PAGES, self._as_they_are)
-        else:
+        else:  # a copy, to be remembered, would cost time for a gain that nobody has promised
+            if self._sent is not None:
+                self._known[numbers] = False
             yield from (Packed(message) for message in wire.split(runs))
-
-    def _as_they_are(self, runs: Runs) -> list[Packed]:
-        return [self._remembered(runs, self._snapshot(runs), None)]
 
     def _read(self, runs: Runs) -> Words:
         """The pages as they are now; one run without copying it."""
@@ -256,6 +253,11 @@ def runs_of_numbers(numbers: npt.NDArray[Any]) -> Runs:
     starts = np.concatenate(([0], borders))
     lengths = np.diff(np.concatenate((starts, [len(numbers)])))
     return np.column_stack((numbers[starts], lengths)).astype(np.uint64)
+
+
+def _untouched(ram: Ram) -> Words:
+    """As many zeros as the RAM has words: unlike `zeros_like`, it takes no memory before something is written to it."""
+    return np.zeros(ram.words.shape, dtype=np.uint64)
 
 
 def _coded(runs: Runs, encoding: Encoding, coded: bytes) -> Packed:

@@ -121,6 +121,19 @@ def test_xor_sends_of_a_page_that_was_sent_before_hardly_more_than_what_changed(
     unpacker.close()
 
 
+def test_auto_copies_no_page_that_goes_as_it_is(rams):
+    source, destination = rams
+    source.words[:] = RNG.integers(0, 1 << 63, source.words.shape, dtype=np.uint64)
+    packer, unpacker = Packer("auto", source), Unpacker(destination)
+    for _ in range(2):
+        packer.begin()
+        for step in range(3):  # a link of 100 MB/s
+            packer.note(sent_bytes=step * 10**6 + 10**6, waiting_bytes=10**6, time_ns=step * 10**7)
+        assert [packed.follows for packed in packer.pack(ALL)] == [None]
+    packer.close()
+    unpacker.close()
+
+
 def test_a_guest_that_writes_while_its_pages_are_packed_harms_none_but_those(rams):
     source, destination = rams
     packer, unpacker = Packer("xor", source), Unpacker(destination)
