@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unnoticed.agents import dirtier, replay
+from unnoticed.agents import batches, dirtier, replay
 from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
@@ -151,9 +151,12 @@ class Agent:
 def main() -> None:
     """Argument: JSON with place, address, key in hex, announcements by name, guest, guest_pid, gate, events.
 
-    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge.
+    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge. `connections`: how
+    many the guest is expected to have.
     """
     settings = json.loads(sys.argv[1])
+    if settings.get("connections", 0) >= batches.MANY:
+        batches.make_ready()
     descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])

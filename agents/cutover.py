@@ -1,8 +1,10 @@
 """The cutover as an ordered list of named, timed steps: the list that becomes the report's waterfall.
 
 At the source: hush (new connections wait), owe (where pages come after the guest), pause, hold (connections start
-nothing), settle, close-gate, dump, scan, send, await-ready, relinquish. At the destination: receive, restore,
-await-relinquish, open-gate, announce, revive (leave repair mode), resume.
+nothing), scan (for the last dirty pages), send (those), settle, close-gate, dump (the connections, sent part by part),
+await-ready, relinquish. At the destination: receive (the pages), restore (one part of the connections while the source
+dumps the next), await-relinquish, open-gate, announce, revive (leave repair mode), resume. The two ends work side by
+side: the waterfall gives each instant to one.
 """
 
 from __future__ import annotations

@@ -10,20 +10,18 @@ from enum import Enum
 
 from unnoticed.agents import wire
 from unnoticed.agents.announce import Announcement
+from unnoticed.agents.arrivals import ArrivingConnections
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.cutover import Cutover
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import Holding, TimeLimit
 from unnoticed.agents.host import Host, discard
-from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
-from unnoticed.agents.kernel.tcp_repair import TcpState
 from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
 from unnoticed.agents.postcopy_destination import PageArrival
-from unnoticed.agents.ram import SMALLEST_BYTES, Slot, SlotState, slot_base
+from unnoticed.agents.ram import SMALLEST_BYTES
 from unnoticed.clock import now_ns
-from unnoticed.endpoints import endpoint
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
 
@@ -47,9 +45,7 @@ class Destination:
         self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
         self._number = number
         self._guest: GuestProcess | None = None
-        self._states: list[TcpState] = []
-        self._connections: list[socket.socket] = []
-        self._lost: tuple[int, ...] = ()
+        self._connections: ArrivingConnections | None = None
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
         self._holding: Holding | None = None  # while frames are held
         self._time_limit: TimeLimit | None = None
@@ -67,7 +63,7 @@ class Destination:
             self._prepare()
             commit = self._receive()
             with self._cutover.step("await-relinquish"):
-                self._channel.send(wire.Ready(len(self._connections)))
+                self._channel.send(wire.Ready(len(self._require_connections())))
                 if self._holding is not None:
                     self._held = self._holding.held
                 while isinstance(message := self._channel.receive(), wire.Late):
@@ -106,6 +102,7 @@ class Destination:
             self._unpacker = Unpacker(self._guest.ram)
         except OSError as error:
             raise MachineError(f"{hello.memory_bytes >> 20} MiB of RAM cannot be had here: {error}.") from error
+        self._connections = ArrivingConnections(self._guest, self._host.namespace)
         if self._pages is not None:
             self._expect_pages(self._pages, self._guest)
         channel.send(wire.Prepared())
@@ -126,6 +123,7 @@ class Destination:
         assert self._guest is not None
         assert self._unpacker is not None
         channel, ram, unpacker = self._channel, self._guest.ram, self._unpacker
+        connections = self._require_connections()
         final_start_ns: int | None = None
         while True:
             match channel.receive():
@@ -146,13 +144,14 @@ class Destination:
                     self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()
+                case wire.Connections() as message:
+                    connections.expect(message)
                 case wire.GuestState() as state:
                     assert final_start_ns is not None, "the protocol's states say so"
                     unpacker.settle()
                     self._cutover.record("receive", start_ns=final_start_ns, end_ns=now_ns())
                     with self._cutover.step("restore"):
-                        self._restore(state)
-                case wire.Commit() as commit:
+                        commit = self._restore(connections, state)
                     if commit.digest and hashlib.blake2b(ram.view).digest() != commit.digest:
                         raise MigrationError("The RAM that arrived is not the RAM that was sent: its digest differs.")
                     if commit.announce not in self._host.announcements:
@@ -160,6 +159,17 @@ class Destination:
                     return commit
                 case other:
                     raise PeerError(f"The source sent {type(other).__name__} among the pages.")
+
+    def _restore(self, connections: ArrivingConnections, part: wire.GuestState) -> wire.Commit:
+        """The connections, as the source dumps them, part by part, and the COMMIT behind them."""
+        message: wire.Message = part
+        while isinstance(message, wire.GuestState):
+            connections.restore(message)
+            message = self._channel.receive()
+        if not isinstance(message, wire.Commit):
+            raise PeerError(f"The source sent {type(message).__name__} among the connections.")
+        connections.check()
+        return message
 
     def _hold(self, message: wire.Divert) -> None:
         """Have the guest's frames come here, and hold them."""
@@ -190,33 +200,14 @@ class Destination:
         except (UnnoticedError, OSError) as error:
             self._troubles.append(("give-back", str(error)))
 
-    def _restore(self, message: wire.GuestState) -> None:
-        """Rebuild every connection in the guest's namespace and give it to the guest's shell."""
-        assert self._guest is not None
-        data, position = memoryview(message.blob), 0
-        try:
-            while position < len(data):
-                state, length = TcpState.unpack(data[position:])
-                self._states.append(state)
-                position += length
-        except ValueError as error:
-            raise PeerError(f"The guest's connections cannot be read: {error}.") from error
-        used, self._lost = self._guest.ram.used_slots(), message.lost
-        moved = [slot for slot in used if slot not in message.lost]
-        if [state.slot for state in self._states] != moved or len(moved) != message.connections:
-            raise PeerError("The guest's connections are not those that its RAM knows.")
-        with self._host.namespace.entered():
-            for state in self._states:
-                self._connections.append(tcp_repair.restore(state))
-        self._guest.hand_over(self._connections)
-
     def _resume(self, commit: wire.Commit) -> Arrival:
         """The guest is ours: open the gate, announce, let its connections speak, let it run.
 
         There is no way back: what fails here is noted, and the guest runs all the same.
         """
         assert self._guest is not None
-        self._tell_ram()
+        connections = self._require_connections()
+        connections.tell_ram()
         announcement, holding = self._host.announcements[commit.announce], self._holding
         if holding is None:
             if announcement.early:
@@ -224,9 +215,9 @@ class Destination:
             self._do("open-gate", lambda: self._host.gate.set(PortState.FORWARDING))
             self._announced_ns = now_ns()
             self._do("announce", lambda: self._host.announcer.send(announcement.at_once))
-            self._do("revive", self._revive)
+            self._do("revive", lambda: self._revive(connections))
         else:
-            self._do("revive", self._revive)
+            self._do("revive", lambda: self._revive(connections))
             self._do("release", lambda: self._release(holding))
         try:
             with self._cutover.step("resume"):
@@ -247,8 +238,7 @@ class Destination:
             self._host.announcer.send(announcement.at_once)  # again, for switches that the first has not reached
             self._await_stragglers(holding)
             holding.settle()
-        for connection in self._connections:
-            connection.close()  # the guest has its own descriptors of them
+        connections.close()
         if self._unpacker is not None:
             self._unpacker.close()
         self._report()
@@ -331,31 +321,19 @@ class Destination:
         except (UnnoticedError, OSError) as error:
             self._troubles.append((step, str(error)))
 
-    def _tell_ram(self) -> None:
-        """Tell the guest's RAM of the connections that have ended, wholly or by half: their new sockets cannot."""
-        assert self._guest is not None
-        quads = self._guest.ram.quads
-        for state in self._states:
-            if state.peer_closed:
-                quads[slot_base(state.slot) + Slot.PEER_CLOSED] = 1
-        for slot in self._lost:
-            quads[slot_base(slot) + Slot.STATE] = SlotState.FREE
-
-    def _revive(self) -> None:
+    def _revive(self, connections: ArrivingConnections) -> None:
         """Let every connection speak."""
-        for state, connection in zip(self._states, self._connections, strict=True):
-            try:
-                tcp_repair.leave(connection)
-                tcp_repair.send_unsent(connection, state)
-            except (MigrationError, OSError) as error:  # the guest will find it broken, as if the client had reset it
-                self._troubles.append(("revive", f"{endpoint(*state.remote)}: {error}"))
-                tcp_repair.abort(connection)
+        self._troubles += [("revive", trouble) for trouble in connections.revive()]
+
+    def _require_connections(self) -> ArrivingConnections:
+        assert self._connections is not None, "prepared before all else"
+        return self._connections
 
     def _drop(self) -> None:
         if self._unpacker is not None:
             self._unpacker.close()
-        for connection in self._connections:
-            connection.close()  # in repair mode: silent
+        if self._connections is not None:
+            self._connections.close()
         if self._guest is not None:
             discard(self._guest)
         if self._pages is not None:
@@ -378,5 +356,5 @@ class Destination:
                 refused=self._holding.held.refused,
                 overdue=self._time_limit.was_reached,
             )
-        for slot in self._lost:
+        for slot in self._connections.lost if self._connections is not None else ():
             self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unnoticed import workload
 from unnoticed.agents import dirtier, foreign
 from unnoticed.agents.kernel import descriptors, libc, userfaultfd
@@ -87,6 +89,7 @@ class Guest:
         for fixed in (control.fileno(), *self._listeners, *self._probes, *self._foreign_probes):
             self._epoll.register(fixed, select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
+        self._adopted: dict[int, socket.socket] = {}  # by slot: connections that came before the guest itself
         self._free: list[int] = []
         self._buffer = bytearray(1 << 18)
         self._starvation = Starvation(events)
@@ -118,14 +121,49 @@ class Guest:
             self._quads[word] = value
         dirtier.fill(self._ram.words, contents)
 
-    def adopt(self, sockets: list[socket.socket]) -> None:
-        """Take over moved connections: one socket for each used slot of the RAM, in the order of the slots."""
-        slots = self._ram.used_slots()
-        if len(slots) != len(sockets):
-            raise RuntimeError(f"{len(sockets)} connections for {len(slots)} used slots")
-        for slot, connection in zip(slots, sockets, strict=True):
-            base = slot_base(slot)
-            self._attach(connection, slot)
+    def adopt(self, slot: int, connection: socket.socket) -> None:
+        """Take over a connection that moves here, before the guest itself does: all that needs no look at the RAM."""
+        self.let_go(slot)
+        _set_up(connection)
+        self._adopted[slot] = connection
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
+
+    def let_go(self, slot: int) -> None:
+        """Forget a connection that will not move, or not with this socket."""
+        connection = self._adopted.pop(slot, None)
+        if connection is not None:
+            self._epoll.unregister(connection.fileno())
+            connection.close()
+
+    def resume(self, *, moved: bool) -> None:
+        """Everything but `run` that a guest needs before its first iteration; `moved` if it comes from elsewhere."""
+        self._quads[Super.RESUMES] += 1
+        used = self._ram.used_slots()
+        if moved:
+            self._take_up(used)
+        is_used = set(used)
+        self._free = [slot for slot in reversed(range(SLOTS)) if slot not in is_used]
+
+    def _take_up(self, used: list[int]) -> None:
+        """Go on with the connections that were adopted: one for each used slot of the RAM."""
+        for slot in self._adopted.keys() - set(used):
+            self.let_go(slot)
+        if len(self._adopted) != len(used):
+            raise RuntimeError(f"{len(self._adopted)} connections for {len(used)} used slots")
+        slots, fds = self._ram.slots, [self._adopted[slot].fileno() for slot in used]
+        self._connections = {fd: (self._adopted[slot], slot) for fd, slot in zip(fds, used, strict=True)}
+        slots[used, Slot.DESCRIPTOR] = fds
+        # Few differ from what all were adopted as.
+        special = (
+            (slots[:, Slot.OUT_LENGTH] != 0)
+            | (slots[:, Slot.KIND] == Kind.DOWNLOAD)
+            | (slots[:, Slot.STATE] == SlotState.FINISHING)
+            | (slots[:, Slot.RATE] != 0)
+            | (slots[:, Slot.PEER_CLOSED] != 0)
+        )
+        for slot in np.flatnonzero(special & (slots[:, Slot.STATE] != SlotState.FREE)).tolist():
+            connection, base = self._adopted[slot], slot_base(slot)
+            self._epoll.modify(connection.fileno(), self._interest(slot))
             if self._quads[base + Slot.RATE]:
                 _pace(connection, self._quads[base + Slot.RATE])
             if self._quads[base + Slot.PEER_CLOSED]:
@@ -133,12 +171,7 @@ class Guest:
                 # had come. A connection that was reset meanwhile is not connected, and says so when it is read.
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
-
-    def resume(self) -> None:
-        """Everything but `run` that a guest needs before its first iteration."""
-        self._quads[Super.RESUMES] += 1
-        used = set(self._ram.used_slots())
-        self._free = [slot for slot in reversed(range(SLOTS)) if slot not in used]
+        self._adopted = {}
 
     def run(self) -> None:
         """Serve until told to pause; returns at the safe point, with everything in RAM."""
@@ -207,16 +240,13 @@ class Guest:
             self._ram.view[start : start + ADDRESS_BYTES] = pack_address(address)
             self._quads[base + Slot.REMOTE_PORT] = port
             self._quads[base + Slot.STATE] = SlotState.GREETING
-            self._attach(connection, slot)
-
-    def _attach(self, connection: socket.socket, slot: int) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
-        fd = connection.fileno()
-        self._quads[slot_base(slot) + Slot.DESCRIPTOR] = fd
-        self._connections[fd] = (connection, slot)
-        self._epoll.register(fd, self._interest(slot))
+            _set_up(connection)
+            fd = connection.fileno()
+            self._quads[base + Slot.DESCRIPTOR] = fd
+            self._connections[fd] = (connection, slot)
+            self._epoll.register(fd, self._interest(slot))
+            self._quads[Super.ACCEPTED] += 1
+            self._quads[base + Slot.SERIAL] = self._quads[Super.ACCEPTED]  # the last word: now the agent may look
 
     def _interest(self, slot: int) -> int:
         base = slot_base(slot)
@@ -396,6 +426,8 @@ class Guest:
         )
         self._epoll.unregister(connection.fileno())
         del self._connections[connection.fileno()]
+        with contextlib.suppress(OSError):  # it was reset
+            connection.shutdown(socket.SHUT_RDWR)  # an agent that prepares a migration has a duplicate
         connection.close()
         quads[base + Slot.STATE] = SlotState.FREE
         self._free.append(slot)
@@ -442,6 +474,12 @@ def _echo_foreign(probes: socket.socket) -> None:
             return
 
 
+def _set_up(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
+
+
 def _pace(connection: socket.socket, rate_bytes_per_s: int) -> None:
     """Hold a download to its rate, and let no more of it lie unsent in the kernel than leaves in 5 ms."""
     connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", rate_bytes_per_s))
@@ -483,7 +521,6 @@ def main() -> None:
     hello = {"address": ram.address, "listener_fds": guest.listener_fds, "waits": waiting is not None}
     fds = [fd for fd in (tracker, waiting) if fd is not None]
     socket.send_fds(control, [json.dumps(hello).encode()], fds)
-    adopted: list[socket.socket] = []
     try:
         while True:
             message, handed = _receive(control)
@@ -497,12 +534,13 @@ def main() -> None:
                     )
                     control.send(b'{"message":"booted"}')
                 case "adopt":
-                    adopted += [socket.socket(fileno=fd) for fd in handed]
+                    for slot, fd in zip(message["slots"], handed, strict=True):
+                        guest.adopt(slot, socket.socket(fileno=fd))
+                case "let go":
+                    for slot in message["slots"]:
+                        guest.let_go(slot)
                 case "resume":
-                    if message["moved"]:
-                        guest.adopt(adopted)
-                        adopted = []
-                    guest.resume()
+                    guest.resume(moved=message["moved"])
                     control.send(json.dumps({"message": "resumed", "time_ns": now_ns()}).encode())
                     guest.run()
                     _receive(control)  # the "pause" that ended the run

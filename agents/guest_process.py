@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from unnoticed.patience import patient
 
 _TIMEOUT_S = patient(20.0)
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
+_SLOTS_PER_MESSAGE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +124,18 @@ class GuestProcess:
         )
         self._answer("booted")
 
-    def hand_over(self, connections: list[socket.socket]) -> None:
-        """Give the guest connections, in the order of the used slots."""
-        data = json.dumps({"message": "adopt"}).encode()
-        for start in range(0, len(connections), _FDS_PER_MESSAGE):
-            part = [connection.fileno() for connection in connections[start : start + _FDS_PER_MESSAGE]]
-            socket.send_fds(self._control, [data], part)
+    def hand_over(self, connections: Mapping[int, socket.socket]) -> None:
+        """Give the guest connections, by slot, for when it is resumed; one that it has there is replaced."""
+        slots = list(connections)
+        for start in range(0, len(slots), _FDS_PER_MESSAGE):
+            part = slots[start : start + _FDS_PER_MESSAGE]
+            data = json.dumps({"message": "adopt", "slots": part}).encode()
+            socket.send_fds(self._control, [data], [connections[slot].fileno() for slot in part])
+
+    def take_back(self, slots: Sequence[int]) -> None:
+        """Have the guest let go of connections that it was given too early."""
+        for start in range(0, len(slots), _SLOTS_PER_MESSAGE):
+            self._send(message="let go", slots=slots[start : start + _SLOTS_PER_MESSAGE])
 
     def resume(self, *, moved: bool) -> int:
         """Let it run; `moved` if it was handed connections. Returns when it did, CLOCK_MONOTONIC ns."""
@@ -168,28 +175,16 @@ class GuestProcess:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
-    def connections(self) -> list[tuple[int, socket.socket]]:
-        """Slot and socket (a duplicate) of each connection of the paused guest, in the order of the slots."""
-        quads = self.ram.quads
-        return [
-            (slot, socket.socket(fileno=libc.pidfd_getfd(self._pidfd, quads[slot_base(slot) + Slot.DESCRIPTOR])))
-            for slot in self.ram.used_slots()
-        ]
-
-    def live_connections(self) -> list[tuple[int, socket.socket]]:
-        """The same of a running guest: those that could be had before they closed."""
-        quads = self.ram.quads
-        found: list[tuple[int, socket.socket]] = []
-        for slot in self.ram.used_slots():
-            try:
-                fd = libc.pidfd_getfd(self._pidfd, quads[slot_base(slot) + Slot.DESCRIPTOR])
-            except OSError:
-                continue
-            try:
-                found.append((slot, socket.socket(fileno=fd)))
-            except OSError:
+    def duplicate(self, slot: int) -> socket.socket | None:
+        """A duplicate of the socket in a slot; None if there is none, as happens to a guest that is running."""
+        fd = None
+        try:
+            fd = libc.pidfd_getfd(self._pidfd, self.ram.quads[slot_base(slot) + Slot.DESCRIPTOR])
+            return socket.socket(fileno=fd)
+        except OSError:
+            if fd is not None:
                 os.close(fd)
-        return found
+            return None
 
     def kill(self) -> None:
         """End the process and release what belonged to it, except the RAM."""

@@ -52,6 +52,7 @@ class Super(IntEnum):
     TRACE_INTERVALS = 14
     TRACE_INTERVAL_NS = 15
     TRACE_DIGEST = 16
+    ACCEPTED = 17  # connections, since the guest was booted
 
 
 class Slot(IntEnum):
@@ -71,6 +72,7 @@ class Slot(IntEnum):
     RATE = 11  # bytes per second of a download, 0 for unpaced
     REMOTE_ADDRESS = 12  # the client's, two words of packed bytes: a connection that was reset has forgotten it
     REMOTE_PORT = 14
+    SERIAL = 15  # which of the connections that the guest accepted; 0 until it can be looked at from outside
 
 
 IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part
@@ -125,10 +127,15 @@ class Ram:
             os.close(fd)
             raise
 
+    @property
+    def slots(self) -> Words:
+        """The connection slots, one row each."""
+        return self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE]
+
     def used_slots(self) -> list[int]:
-        """The numbers of the slots that hold a connection, ascending: the order in which sockets are handed over."""
-        states = self.words[FIRST_SLOT_PAGE:FIRST_DIRTIER_PAGE, Slot.STATE]
-        return [int(number) for number in np.flatnonzero(states)]
+        """The numbers of the slots that hold a connection, ascending."""
+        numbers: list[int] = np.flatnonzero(self.slots[:, Slot.STATE]).tolist()
+        return numbers
 
     def discard(self, runs: Runs) -> None:
         """Make pages missing, in every mapping of them. `runs`, shape (n, 2): first page, count. Raises OSError."""

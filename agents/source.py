@@ -134,7 +134,7 @@ class Source:
         self._harvest_ns = 0  # how long it took
         self._is_pausing = False
         self._paused_ns: int | None = None
-        self._connections: DepartingConnections | None = None
+        self._connections = DepartingConnections(host.guest)
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
         self._holding: Holding | None = host.holding if settings.gap == "hold" else None
         self._is_diverted = False
@@ -199,7 +199,7 @@ class Source:
             rounds=len(self._rounds),
             rto_min_ns=self._rto_min_ns,
             tracker=tracker.name if tracker is not None else "none",
-            connections=len(self._connections) if self._connections is not None else None,
+            connections=self._connections.dumped if self._paused_ns is not None else None,
         )
         if self._packer is not None and self._paused_ns is not None:
             self._host.events.write("rest", migration=self._settings.number, encodings=self._packer.take_counts())
@@ -306,6 +306,7 @@ class Source:
         channel, number = self._require_channel(), len(self._rounds)
         start_ns, stopped_ns, bytes_before = now_ns(), self._throttle.stopped_ns, self._bytes_sent
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
+        self._announce_connections()  # there is time to prepare for them while the pages are on their way
         unsent = self._send_pages(runs, end_ns=None if decision.limit_ns is None else start_ns + decision.limit_ns)
         pages = stream.pages_in(runs) - stream.pages_in(unsent)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
@@ -370,14 +371,10 @@ class Source:
     def _outlook(self) -> Outlook:
         """The connections of the running guest, and the way to the other agent.
 
-        A descriptor may go while we look at it. Queues come and go: the fuller of this look and the last one counts.
+        Queues come and go: the fuller of this look and the last one counts.
         """
-        timeouts: list[int] = []
-        queued_bytes = 0
-        for _, connection in self._guest.live_connections():
-            with connection, contextlib.suppress(OSError):
-                timeouts.append(read_tcp_info(connection).rto_us * 1000)
-                queued_bytes += tcp_repair.queued_bytes(connection)
+        self._connections.refresh()
+        timeouts, queued_bytes = self._connections.survey()
         self._rto_min_ns = min(timeouts, default=None)
         path = read_tcp_info(self._require_channel().socket)
         outlook = Outlook(
@@ -393,6 +390,13 @@ class Source:
         )
         self._queued_bytes = queued_bytes
         return outlook
+
+    def _announce_connections(self) -> None:
+        """Tell the destination what connections have come and gone, for it to prepare."""
+        self._connections.refresh()
+        message = self._connections.announcement()
+        if message is not None:
+            self._bytes_sent += self._require_channel().send(message)
 
     # -- the cutover -----------------------------------------------------------------------------------------------
 
@@ -410,23 +414,18 @@ class Source:
                 self._owe_early(self._service)
         if self._holding is not None:
             self._divert(self._holding)
+        self._announce_connections()
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()
         with step("hold"):
-            connections = self._connections = DepartingConnections(self._guest)
+            connections = self._connections
+            connections.refresh()
             if self._holding is not None:
                 connections.acknowledge()
             connections.hold()
             if self._holding is not None:
                 self._holding.close_out()
-        if self._holding is None:  # else what is in flight is acknowledged to the destination
-            with step("settle"):
-                connections.settle()
-            with step("close-gate"):
-                self._host.gate.set(PortState.DISABLED)
-        with step("dump"):
-            blob = connections.dump()
         with step("scan"):
             owed: Runs = _NO_RUNS
             if self._service is not None:
@@ -435,13 +434,19 @@ class Source:
                 runs = np.array([[0, ram.pages]], dtype=np.uint64)
             else:
                 runs = _union(self._pending, tracker.harvest())
-        with step("send"):
+        with step("send"):  # before the connections: they are dumped while the pages are on their way
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
             self._send_pages(runs)
             self._send_owed(owed)
-            state = wire.GuestState(len(connections), blob, tuple(connections.lost))
-            self._bytes_sent += channel.send(state, more=True)
+        if self._holding is None:  # else what is in flight is acknowledged to the destination
+            with step("settle"):
+                connections.settle()
+            with step("close-gate"):
+                self._host.gate.set(PortState.DISABLED)
+        with step("dump"):
+            for part in connections.dump():  # the destination restores one while the next is dumped
+                self._bytes_sent += channel.send(part)
             final_pages = stream.pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
@@ -454,8 +459,8 @@ class Source:
             )
         with step("await-ready"):
             ready = channel.expect(wire.Ready)
-            if ready.connections != len(connections):
-                raise MigrationError(f"{ready.connections} of {len(connections)} connections were restored.")
+            if ready.connections != connections.dumped:
+                raise MigrationError(f"{ready.connections} of {connections.dumped} connections were restored.")
         with step("relinquish"):
             if self._holding is not None:
                 self._late = self._holding.take_late()
@@ -576,12 +581,12 @@ class Source:
             else:
                 self._unhush()
             if self._is_pausing:
-                if self._connections is not None:
-                    self._connections.release()
+                self._connections.release()
                 self._host.gate.set(PortState.FORWARDING)
                 self._guest.resume(moved=False)
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
+        self._connections.let_go()
         if holding is not None:
             self._call_back(holding, peer_knows=peer_knows)
         if not self._guest.is_alive:
@@ -609,9 +614,8 @@ class Source:
             self._host.gate.set(PortState.DISABLED)
             self._holding.forget()
             self._host.handshakes.end_closing()  # or they would repeat their FIN to a closed gate for minutes
-        if self._connections is not None:
-            self._connections.close()
-            self._connections.log(self._host.events)
+        self._connections.close()
+        self._connections.log(self._host.events)
         self._guest.kill()  # its RAM may still be served
         self._host.guest = None
 

@@ -25,10 +25,13 @@ Rules
    (`unnoticed.agents.page_wire`) before PREPARED. By OWED it names pages that it will send there: what the destination
    has of them is out of date. After RESUMED the source serves them until the destination says COMPLETE, or LOST: pages
    are nowhere then, and so is the guest. COMMIT says how many it owes, and each is put in place exactly once.
+9. By CONNECTIONS the source names connections that the guest has, before they move, and such that it has no more: what
+   the destination can prepare. It binds nobody: STATE says what there is, in one part or several.
 
-A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK); DIVERT if
-frames are to be held; then FINAL, PAGES..., STATE, COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE; in
-a post-copy OWED in a round without pages and among the last ones, and at the end COMPLETE.
+A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK), with
+CONNECTIONS in a round or behind it; DIVERT if frames are to be held; then FINAL, PAGES..., STATE..., COMMIT, READY,
+LATE if there are any, RELINQUISH, RESUMED, LATE; in a post-copy OWED in a round without pages and among the
+last ones, and at the end COMPLETE.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ MOST_PAGES = 16384  # behind one PAGES frame: 64 MiB
 _MAX_RUNS = 8192
 MOST_CODED_PAGES = 1024  # behind one CODED frame: what a receiver decodes in one go
 _MAX_STATE_BYTES = 256 << 20
+_MAX_CONNECTIONS_BYTES = 1 << 20
 _SMALLEST_FRAME_BYTES = 10 + 14  # struct virtio_net_hdr and an Ethernet header
 _MAX_FRAMES_BYTES = 32 << 20  # of an emulated network, in one LATE or HELD
 _MAX_MEMORY_BYTES = PAGE_BYTES << 32  # page numbers have 32 bits
@@ -102,6 +106,7 @@ class Type(IntEnum):
     OWED = 19
     COMPLETE = 20
     LOST = 21
+    CONNECTIONS = 24
 
 
 class State(Enum):
@@ -138,12 +143,14 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
     },
     State.STREAMING: {
         (_S, Type.ROUND): State.IN_ROUND,
+        (_S, Type.CONNECTIONS): State.STREAMING,
         (_S, Type.DIVERT): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
     },
     State.DIVERTED: {
+        (_S, Type.CONNECTIONS): State.DIVERTED,
         (_S, Type.FINAL): State.FINAL,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -152,6 +159,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_S, Type.PAGES): State.IN_ROUND,
         (_S, Type.CODED): State.IN_ROUND,
         (_S, Type.OWED): State.IN_ROUND,
+        (_S, Type.CONNECTIONS): State.IN_ROUND,
         (_S, Type.ROUND_END): State.ROUND_ENDED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -170,6 +178,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_D, Type.ABORT): State.ABORTED,
     },
     State.STATE_SENT: {
+        (_S, Type.STATE): State.STATE_SENT,
         (_S, Type.COMMIT): State.COMMITTED,
         (_S, Type.ABORT): State.ABORTED,
         (_D, Type.ABORT): State.ABORTED,
@@ -301,11 +310,20 @@ class Final:
 
 @dataclass(frozen=True, eq=False)
 class GuestState:
-    """What is not RAM: the TCP connections, packed one behind the other, and the slots of those that are no more."""
+    """What is not RAM, or a part of it: TCP connections, as a batch, and the slots of those that are no more."""
 
     connections: int
     blob: bytes
     lost: tuple[int, ...] = ()  # reset by the peer, or timed out, before they could be read
+
+
+@dataclass(frozen=True, eq=False)
+class Connections:
+    """Connections that the guest has, as a batch of what is known of them beforehand, and slots of those that went."""
+
+    connections: int
+    blob: bytes
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,7 +414,7 @@ class Lost:
 
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
-    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded | Owed | Complete | Lost
+    | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded | Owed | Complete | Lost | Connections
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -422,6 +440,7 @@ _LIMITS: dict[Type, int] = {
     Type.OWED: _MAX_RUNS * 8,
     Type.COMPLETE: 24,
     Type.LOST: 4096,
+    Type.CONNECTIONS: _MAX_CONNECTIONS_BYTES,
 }
 
 
@@ -653,9 +672,7 @@ def _encode(message: Message) -> tuple[Type, bytes]:
         case Final():
             return Type.FINAL, b""
         case GuestState(connections, blob):
-            return Type.STATE, struct.pack(
-                f"<II{len(message.lost)}I", connections, len(message.lost), *message.lost
-            ) + blob
+            return Type.STATE, _pack_connections(connections, message.lost) + blob
         case Commit():
             text = json.dumps(
                 {"announce": message.announce, "digest": message.digest.hex(), "owed": message.owed_pages}
@@ -681,6 +698,8 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.COMPLETE, struct.pack("<QQQ", message.time_ns, message.pushed_pages, message.demanded_pages)
         case Lost(reason):
             return Type.LOST, reason.encode()[: _LIMITS[Type.LOST]]
+        case Connections(connections, blob):
+            return Type.CONNECTIONS, _pack_connections(connections, message.gone) + blob
 
 
 def _decode(kind: Type, body: bytes) -> Message:
@@ -716,10 +735,7 @@ def _decode(kind: Type, body: bytes) -> Message:
         case Type.FINAL:
             return Final()
         case Type.STATE:
-            connections, lost = struct.unpack_from("<II", body)
-            if lost > len(body) // 4 - 2:
-                raise ValueError(f"{lost} lost connections in {len(body)} bytes")
-            return GuestState(connections, body[8 + 4 * lost :], struct.unpack_from(f"<{lost}I", body, 8))
+            return GuestState(*_unpack_connections(body))
         case Type.COMMIT:
             final_pages, total_pages = struct.unpack_from("<QQ", body)
             text = json.loads(body[16:])
@@ -752,6 +768,8 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Complete(time_ns=time_ns, pushed_pages=pushed_pages, demanded_pages=demanded_pages)
         case Type.LOST:
             return Lost(body.decode(errors="replace"))
+        case Type.CONNECTIONS:
+            return Connections(*_unpack_connections(body))
 
 
 def _check_coded(encoding: Encoding, coded_bytes: int, *, pages: int, error: type[UnnoticedError]) -> None:
@@ -777,6 +795,17 @@ def split_frames(frames: list[bytes]) -> Iterator[tuple[bytes, ...]]:
         size += len(frame) + 4
     if part:
         yield tuple(part)
+
+
+def _pack_connections(connections: int, slots: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<II{len(slots)}I", connections, len(slots), *slots)
+
+
+def _unpack_connections(body: bytes) -> tuple[int, bytes, tuple[int, ...]]:
+    connections, slots = struct.unpack_from("<II", body)
+    if slots > len(body) // 4 - 2:
+        raise ValueError(f"{slots} slots in {len(body)} bytes")
+    return connections, body[8 + 4 * slots :], struct.unpack_from(f"<{slots}I", body, 8)
 
 
 def _pack_frames(frames: tuple[bytes, ...]) -> bytes:

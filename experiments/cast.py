@@ -30,6 +30,7 @@ from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.topology.fabric import Fabric
 
 _START_S = patient(30.0)  # longest wait for a process to be ready, on a machine under load
+_COMPILE_S = patient(120.0)  # and for an agent that compiles what many connections take, once on a machine
 _MIGRATION_S = patient(300.0)
 _STOP_S = patient(30.0)
 _GRACE_S = patient(20.0)  # how long clients wait for their last answers: TCP may have backed off far by then
@@ -220,7 +221,8 @@ class Cast:
             self._load += self._start_clients(client, number)
         self._tools = [self._start_tool(clients[0], name) for name in self._trial.settings.clients.tool_names]
         guest = self._trial.settings.guest
-        self.watch.wait_reply(self._agents["a"], "ready", _START_S)
+        for agent in self._agents.values():
+            self.watch.wait_reply(agent, "ready", _START_S + _COMPILE_S)
         self._agents["a"].command(
             "boot",
             memory_bytes=guest.memory_bytes,
@@ -230,7 +232,7 @@ class Cast:
             contents={"zero_ppm": guest.zero_pages_ppm, "compressible_ppm": guest.compressible_ppm},
             trace=None if guest.trace_path is None else str(guest.trace_path),
         )
-        for child in (self._agents["b"], self._observer, echo, *self._probers, *self._load, *self._tools):
+        for child in (self._observer, echo, *self._probers, *self._load, *self._tools):
             self.watch.wait_reply(child, "ready", _START_S)
         self._guest_pid = int(self.watch.wait_reply(self._agents["a"], "booted", _START_S)["pid"])
 
@@ -280,6 +282,7 @@ class Cast:
                 announcements={name: each.packed() for name, each in announcements.items()},
                 events=self._events,
                 hold={"mac": guest.mac, "uplinks": uplinks} if holds else None,
+                connections=self._trial.settings.clients.connections,
                 guest={
                     "addresses": [address for address in (guest.ipv4, guest.ipv6) if address],
                     "interface": guest.interface,

@@ -48,7 +48,9 @@ _LIMIT_QUEUE_BYTES = 64 << 20
 _DUMP_ATTEMPTS = 50
 _WINDOW = struct.Struct("=5I")  # struct tcp_repair_window: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup
 SendWindow = tuple[int, int, int, int, int]
-_FIXED = struct.Struct(f"<{ADDRESS_BYTES}sH{ADDRESS_BYTES}sHIIHBBBB5IIIIII16s")
+_ENDS = f"{ADDRESS_BYTES}sH{ADDRESS_BYTES}sH"
+ENDS_BYTES = struct.calcsize(f"<{_ENDS}")
+_FIXED = struct.Struct(f"<{_ENDS}IIHBBBB5IIIIII16s")
 
 
 class ConnectionLostError(MigrationError):
@@ -303,45 +305,99 @@ def _read(connection: socket.socket, info: TcpInfo, *, slot: int, held: SendWind
     return state if whole else None
 
 
+def describe(connection: socket.socket, *, slot: int) -> TcpState:
+    """What does not change about a connection: all that `prepare` needs. The rest is 0. Raises OSError."""
+    return TcpState(
+        slot=slot,
+        local=connection.getsockname()[:2],
+        remote=connection.getpeername()[:2],
+        write_sequence=0,
+        receive_sequence=0,
+        mss=0,
+        options=0,
+        send_scale=0,
+        receive_scale=0,
+        peer_closed=False,
+        window=(0, 0, 0, 0, 0),
+        timestamp=0,
+        send_buffer_bytes=0,
+        receive_buffer_bytes=0,
+        unsent_bytes=0,
+        congestion=connection.getsockopt(_TCP, _TCP_CONGESTION, 16).rstrip(b"\0"),
+        send_queue=b"",
+        receive_queue=b"",
+    )
+
+
+def sockaddr(address: tuple[str, int]) -> bytes:
+    """An address as struct sockaddr_in or sockaddr_in6 (include/uapi/linux/in.h, in6.h)."""
+    family = family_of(address[0])
+    head = struct.pack("=H", family) + struct.pack(">H", address[1])
+    if family == socket.AF_INET6:
+        return head + bytes(4) + socket.inet_pton(family, address[0]) + bytes(4)
+    return head + socket.inet_aton(address[0]) + bytes(8)
+
+
 def restore(state: TcpState) -> socket.socket:
     """A socket in repair mode that continues the connection, in the network namespace of the calling thread.
 
-    Its sent but unacknowledged bytes are queued as sent. The unsent ones are not: `send_unsent` queues them after
-    `leave`. Raises OSError if the kernel refuses.
+    Raises OSError if the kernel refuses.
+    """
+    connection = prepare(state)
+    try:
+        complete(connection, state)
+    except BaseException:
+        connection.close()  # in repair mode: silent
+        raise
+    return connection
+
+
+def prepare(state: TcpState) -> socket.socket:
+    """A socket in repair mode, as far as it can be made while the connection still lives elsewhere; see `describe`.
+
+    In the network namespace of the calling thread. Raises OSError if the kernel refuses.
     """
     family = family_of(state.local[0])
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         enter(connection)
-        sent = state.send_queue[: len(state.send_queue) - state.unsent_bytes]
-        connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
-        _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
-        connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
-        _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
         connection.setsockopt(*_FREEBIND[family], 1)
-        # The segment size is computed at the connect, and not again when the options say what was negotiated: without
-        # this it would be the default of 536 for good.
-        connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
         connection.bind(state.local)
-        connection.connect(state.remote)
-        options = struct.pack("=II", _OPTION_MAXSEG, state.mss)
-        if state.options & _INFO_WINDOW_SCALE:
-            options += struct.pack("=II", _OPTION_WINDOW, state.send_scale | state.receive_scale << 16)
-        if state.options & _INFO_SACK:
-            options += struct.pack("=II", _OPTION_SACK, 0)
-        if state.options & _INFO_TIMESTAMPS:
-            options += struct.pack("=II", _OPTION_TIMESTAMP, 0)
-        connection.setsockopt(_TCP, _TCP_REPAIR_OPTIONS, options)
-        if state.options & _INFO_TIMESTAMPS:
-            _set_unsigned(connection, _TCP_TIMESTAMP, state.timestamp)
         connection.setsockopt(_TCP, _TCP_CONGESTION, state.congestion)
-        _fill(connection, state.receive_queue, queue=_RECEIVE_QUEUE, buffer_bytes=state.receive_buffer_bytes)
-        _fill(connection, sent, queue=_SEND_QUEUE, buffer_bytes=state.send_buffer_bytes)
-        connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*state.window))
     except BaseException:
         connection.close()  # in repair mode: silent
         raise
     return connection
+
+
+def complete(connection: socket.socket, state: TcpState) -> None:
+    """Have a prepared socket continue the connection; it stays in repair mode.
+
+    Its sent but unacknowledged bytes are queued as sent. The unsent ones are not: `send_unsent` queues them after
+    `leave`. Raises OSError if the kernel refuses; the socket is of no use then.
+    """
+    sent = state.send_queue[: len(state.send_queue) - state.unsent_bytes]
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    _set_unsigned(connection, _TCP_QUEUE_SEQ, state.write_sequence - len(state.send_queue))
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
+    _set_unsigned(connection, _TCP_QUEUE_SEQ, state.receive_sequence - len(state.receive_queue))
+    # The segment size is computed at the connect, and not again when the options say what was negotiated: without this
+    # it would be the default of 536 for good.
+    connection.setsockopt(_TCP, _TCP_MAXSEG, min(state.mss, _LARGEST_MAXSEG))
+    connection.connect(state.remote)
+    options = struct.pack("=II", _OPTION_MAXSEG, state.mss)
+    if state.options & _INFO_WINDOW_SCALE:
+        options += struct.pack("=II", _OPTION_WINDOW, state.send_scale | state.receive_scale << 16)
+    if state.options & _INFO_SACK:
+        options += struct.pack("=II", _OPTION_SACK, 0)
+    if state.options & _INFO_TIMESTAMPS:
+        options += struct.pack("=II", _OPTION_TIMESTAMP, 0)
+    connection.setsockopt(_TCP, _TCP_REPAIR_OPTIONS, options)
+    if state.options & _INFO_TIMESTAMPS:
+        _set_unsigned(connection, _TCP_TIMESTAMP, state.timestamp)
+    _fill(connection, state.receive_queue, queue=_RECEIVE_QUEUE, buffer_bytes=state.receive_buffer_bytes)
+    _fill(connection, sent, queue=_SEND_QUEUE, buffer_bytes=state.send_buffer_bytes)
+    connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*state.window))
 
 
 def send_unsent(connection: socket.socket, state: TcpState) -> None:

@@ -22,8 +22,9 @@ UNKNOWN = "not attributed"
 BETWEEN = "before the first step"
 NOT_MOVING = "no cutover"
 
-# While one end waits for the other, what the other does is the reason.
-_WAITING = ("await-ready", "await-relinquish", "await-announcement")
+# While one end waits for the other, what the other does is the reason. The destination receives as long as the source
+# has more to give, be it that it works on it.
+_WAITING = ("await-ready", "await-relinquish", "await-announcement", "receive")
 
 
 @dataclass(frozen=True, kw_only=True)

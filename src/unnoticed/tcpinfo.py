@@ -13,7 +13,7 @@ from typing import Any
 
 from unnoticed.endpoints import endpoint
 
-_LENGTH = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
+TCP_INFO_BYTES = 248  # up to and including tcpi_total_rto_recoveries and tcpi_total_rto_time (kernel 6.7)
 
 
 _NEVER_MEASURED = 0xFFFFFFFF
@@ -51,7 +51,11 @@ class TcpInfo:
 
 def read_tcp_info(connection: socket.socket) -> TcpInfo:
     """Read TCP_INFO of one socket. Raises OSError if it is not a TCP socket."""
-    raw = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
+    return parse_tcp_info(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES))
+
+
+def parse_tcp_info(raw: bytes) -> TcpInfo:
+    """What the bytes of struct tcp_info say; an older kernel's are fewer."""
 
     def field(form: str, offset: int) -> int:
         if offset + struct.calcsize(form) > len(raw):

@@ -29,9 +29,9 @@ MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
-    def __init__(self, fabric, folder, *, hold=False, ip="ipv4", announcements=None):
+    def __init__(self, fabric, folder, *, hold=False, ip="ipv4", announcements=None, connections=0):
         """`announcements`: those of the agents, by name, beside the usual ones: Announcement without frames."""
-        self.fabric, self.folder, self.hold, self.ip = fabric, folder, hold, ip
+        self.fabric, self.folder, self.hold, self.ip, self.connections = fabric, folder, hold, ip, connections
         usual = ("garp", "garp+na", "none") if fabric.spec.ipv6 else ("garp", "none")
         self.announcements = dict.fromkeys(usual, Announcement(frames=())) | (announcements or {})
         self.events_path = folder / "events.jsonl"
@@ -77,6 +77,7 @@ class Stage:
                 for name, each in self.announcements.items()
             },
             events=str(self.events_path),
+            connections=self.connections,
             guest={
                 "addresses": [address for address in (guest.ipv4, guest.ipv6) if address],
                 "interface": guest.interface,
@@ -278,6 +279,16 @@ def make_stage(fabric):
 @pytest.fixture
 def stage(fabric, tmp_path):
     made = Stage(fabric, tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def crowded(fabric, tmp_path, request):
+    """A stage whose agents expect as many connections as the test says."""
+    made = Stage(fabric, tmp_path, connections=request.param)
     try:
         yield made
     finally:

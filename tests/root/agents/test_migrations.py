@@ -45,7 +45,7 @@ def test_the_steps_of_a_cutover_are_logged_in_order_and_enclose_the_blackout(sta
     steps = stage.events("step")
     of = {place: [step for step in steps if step["place"] == place] for place in "ab"}
     assert [step["step"] for step in of["a"]] == [
-        *("hush", "pause", "hold", "settle", "close-gate", "dump", "scan", "send", "await-ready", "relinquish"),
+        *("hush", "pause", "hold", "scan", "send", "settle", "close-gate", "dump", "await-ready", "relinquish"),
     ]
     assert [step["step"] for step in of["b"]] == [
         *("receive", "restore", "await-relinquish", "open-gate", "announce", "revive", "resume"),

@@ -33,7 +33,7 @@ class Bench:
         self.clients = []
         self.guest = self.make(self.ram)
         self.guest.boot(working_set_pages=32, dirty_pages_per_s=0, pattern=dirtier.Pattern.UNIFORM)
-        self.guest.resume()
+        self.guest.resume(moved=False)
 
     def make(self, ram):
         self.ours, theirs = socket.socketpair()
@@ -72,8 +72,9 @@ class Bench:
         for slot in peer_closed:
             self.ram.quads[slot_base(slot) + Slot.PEER_CLOSED] = 1
         self.guest = self.make(self.ram)
-        self.guest.adopt([sockets[slot] for slot in sorted(sockets)])
-        self.guest.resume()
+        for slot, connection in sockets.items():
+            self.guest.adopt(slot, connection)
+        self.guest.resume(moved=True)
 
     def close_guest(self, guest):
         for connection, _ in guest._connections.values():
@@ -386,7 +387,7 @@ def test_slots_are_used_again_clean(bench):
 def test_without_a_free_slot_a_newcomer_is_refused_and_does_not_keep_the_loop_busy(bench):
     for slot in range(SLOTS - 1):
         bench.ram.quads[slot_base(slot) + Slot.STATE] = SlotState.SERVING
-    bench.guest.resume()
+    bench.guest.resume(moved=False)
     last = bench.greeted(Kind.REQUEST)
     refused = bench.connect()
     with pytest.raises(ConnectionResetError):
@@ -410,9 +411,45 @@ def test_everyone_who_waits_is_accepted_before_a_pause(bench):
     assert len(bench.ram.used_slots()) == 20
 
 
-def test_adopting_another_number_of_connections_than_the_ram_knows_is_an_error(bench):
-    with pytest.raises(RuntimeError, match="1 connections for 0 used slots"):
-        bench.guest.adopt([bench.ours])
+def test_resuming_with_fewer_connections_than_the_ram_knows_is_an_error(bench):
+    bench.ram.quads[slot_base(5) + Slot.STATE] = SlotState.SERVING
+    with pytest.raises(RuntimeError, match="0 connections for 1 used slots"):
+        bench.guest.resume(moved=True)
+    bench.ram.quads[slot_base(5) + Slot.STATE] = SlotState.FREE
+
+
+def test_a_connection_that_was_adopted_too_early_is_let_go_and_one_that_comes_again_replaces_it(bench):
+    peers = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for slot in (5, 5, 6):
+            peers.append(socket.create_connection(server.getsockname(), timeout=10))
+            bench.guest.adopt(slot, server.accept()[0])
+    bench.clients += peers
+    assert peers[0].recv(1) == b""
+    bench.guest.let_go(6)
+    assert peers[2].recv(1) == b""
+    bench.guest.resume(moved=True)
+    assert peers[1].recv(1) == b""
+
+
+def test_each_connection_has_a_serial_number_of_its_own_and_the_next_in_its_slot_another(bench):
+    first = bench.greeted(Kind.REQUEST)
+    (slot,) = bench.ram.used_slots()
+    assert bench.ram.quads[slot_base(slot) + Slot.SERIAL] == 1
+    first.close()
+    bench.turn()
+    bench.greeted(Kind.REQUEST)
+    assert bench.ram.used_slots() == [slot]
+    assert bench.ram.quads[slot_base(slot) + Slot.SERIAL] == bench.ram.quads[Super.ACCEPTED] == 2
+
+
+def test_a_client_hears_the_end_of_its_connection_though_an_agent_has_a_duplicate(bench):
+    client = bench.connect()
+    (connection,) = bench.guest._connections.values()
+    with connection[0].dup():
+        client.send(b"not a client of this guest, nor a tool that it knows" * 2)
+        bench.turn()
+        assert is_over(client)
 
 
 def test_probes_are_echoed_as_they_came(bench):

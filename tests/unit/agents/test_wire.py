@@ -33,6 +33,7 @@ EXAMPLES = {
     Type.OWED: wire.Owed(np.array([[0, 1]], dtype=np.uint64)),
     Type.COMPLETE: wire.Complete(time_ns=1, pushed_pages=1, demanded_pages=1),
     Type.LOST: wire.Lost("the cable, a ferret"),
+    Type.CONNECTIONS: wire.Connections(1, b"one connection", (7,)),
 }
 FORBIDDEN = [
     (state, sender, kind)
@@ -241,3 +242,15 @@ def test_a_frame_cannot_be_repeated_or_reflected(conversation):
 def test_a_nonce_has_32_bytes(conversation):
     with pytest.raises(LocalProtocolError, match="a nonce has 32 bytes, not 31"):
         Wire(S, key=b"k", nonce=b"n" * 31)
+
+
+def test_connections_are_named_before_they_move_and_their_states_come_in_several_parts(conversation):
+    ends = conversation.played(4)
+    coming = wire.Connections(2, b"two connections", (9, 1023))
+    for message in (coming, wire.RoundStart(0), coming, wire.RoundEnd(0)):
+        assert conversation.plain(conversation.say(ends, S, message)) == conversation.plain(message)
+    conversation.say(ends, D, wire.RoundAck(0))
+    parts = [wire.GuestState(1, b"one"), wire.GuestState(0, b"", (5,)), wire.GuestState(1, b"two")]
+    for message in (coming, wire.Final(), *parts, wire.Commit(final_pages=0, total_pages=0, announce="garp")):
+        assert conversation.plain(conversation.say(ends, S, message)) == conversation.plain(message)
+    assert ends[S].state is ends[D].state is State.COMMITTED

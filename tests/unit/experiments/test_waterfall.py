@@ -26,7 +26,9 @@ NO_ROUTE = "switch s1 not re-taught"
 TIMES = st.integers(0, 60)
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["dump", "send", "restore", "await-ready", "await-relinquish"]), TIMES, st.integers(0, 20)
+        st.sampled_from(["dump", "send", "receive", "restore", "await-ready", "await-relinquish"]),
+        TIMES,
+        st.integers(0, 20),
     ),
     max_size=6,
 ).map(lambda rows: [TimedStep(name=name, start_ns=start, end_ns=start + length) for name, start, length in rows])
@@ -148,6 +150,24 @@ def test_a_step_that_waits_loses_against_one_that_works_although_it_began_first(
     known = moments(step(waiting, 10, 50), step("restore", 20, 30))
     expected = [(waiting, 10, 20), ("restore", 20, 30), (waiting, 30, 50)]
     assert names(waterfall(known, start_ns=10, end_ns=50)) == expected
+
+
+def test_while_the_destination_receives_what_the_source_does_is_the_reason_and_the_network_only_then():
+    known = moments(
+        *(step("send", 10, 14), step("receive", 11, 30), step("dump", 16, 24), step("await-ready", 24, 45)),
+        *(step("restore", 30, 40), step("await-relinquish", 40, 50)),
+    )
+    assert names(waterfall(known, start_ns=10, end_ns=50)) == [
+        *(("send", 10, 14), ("receive", 14, 16), ("dump", 16, 24), ("receive", 24, 30), ("restore", 30, 40)),
+        *(("await-ready", 40, 45), ("await-relinquish", 45, 50)),
+    ]
+
+
+def test_connections_that_are_restored_while_others_are_dumped_count_once():
+    known = moments(step("dump", 10, 40), step("restore", 15, 44), step("await-ready", 40, 48))
+    assert names(waterfall(known, start_ns=10, end_ns=50)) == [
+        *(("dump", 10, 40), ("restore", 40, 44), ("await-ready", 44, 50)),
+    ]
 
 
 def test_the_time_between_two_steps_is_the_former_s_and_before_the_first_it_has_a_name():
