@@ -21,6 +21,7 @@ from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
 from unnoticed.agents.postcopy_destination import PageArrival
 from unnoticed.agents.ram import SMALLEST_BYTES
+from unnoticed.agents.urgency import Urgency
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, MigrationError, PeerError, UnnoticedError
 
@@ -44,6 +45,7 @@ class Destination:
         self._channel = Channel(connection, role=wire.Role.DESTINATION, key=host.key)
         self._cutover = Cutover(place=host.place, migration=number, fail_at=fail_at)
         self._number = number
+        self._urgency = Urgency()
         self._guest: GuestProcess | None = None
         self._connections: ArrivingConnections | None = None
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
@@ -59,6 +61,12 @@ class Destination:
 
     def run(self) -> Arrival:
         """Receive a guest. After RESUMED the host has it; after REFUSED nothing of it is left here."""
+        try:
+            return self._run()
+        finally:
+            self._urgency.end()
+
+    def _run(self) -> Arrival:
         try:
             self._prepare()
             commit = self._receive()
@@ -144,6 +152,7 @@ class Destination:
                     self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()
+                    self._urgency.begin(self._guest.pid)
                 case wire.Connections() as message:
                     connections.expect(message)
                 case wire.GuestState() as state:
@@ -222,6 +231,7 @@ class Destination:
         try:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
+            self._urgency.end()
         except MigrationError as error:
             self.reason = str(error)
             self._troubles.append(("resume", self.reason))

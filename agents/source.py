@@ -34,6 +34,7 @@ from unnoticed.agents.ram import FIRST_DIRTIER_PAGE
 from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.agents.throttle import Throttle
 from unnoticed.agents.tracking import AUTO, track
+from unnoticed.agents.urgency import Urgency
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.patience import patient
@@ -133,6 +134,7 @@ class Source:
         self._harvested_ns = 0  # when the search for the last round's dirty pages began
         self._harvest_ns = 0  # how long it took
         self._is_pausing = False
+        self._urgency = Urgency()
         self._paused_ns: int | None = None
         self._connections = DepartingConnections(host.guest)
         self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
@@ -169,6 +171,7 @@ class Source:
             reason = self._return_to_normal(reason)
         elif resumed_ns is None:
             reason = f"{reason} The guest was relinquished before that: if it runs, then at the destination."
+        self._urgency.end()
         if tracker is not None:
             tracker.close()
         self._cutover.report(self._host.events)
@@ -415,6 +418,7 @@ class Source:
         if self._holding is not None:
             self._divert(self._holding)
         self._announce_connections()
+        self._urgency.begin(self._guest.pid)
         with step("pause"):
             self._is_pausing = True
             self._paused_ns = self._guest.pause()
@@ -584,6 +588,7 @@ class Source:
                 self._connections.release()
                 self._host.gate.set(PortState.FORWARDING)
                 self._guest.resume(moved=False)
+            self._urgency.end()
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
         self._connections.let_go()
