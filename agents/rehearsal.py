@@ -10,6 +10,7 @@ import struct
 from unnoticed.agents import batches
 from unnoticed.agents.batches import Departing
 from unnoticed.agents.kernel import tcp_repair
+from unnoticed.agents.urgency import Urgency
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError
 
@@ -28,10 +29,14 @@ def connection_cost_ns() -> int:
 
     The upper quartile of some tries. Needs CAP_NET_ADMIN and a loopback interface that is up; without them an estimate.
     """
+    urgency = Urgency()
+    urgency.begin()  # as it will be
     try:
         return int(_ALL_OF_IT * statistics.quantiles([_rehearse() for _ in range(_TIMES)], n=4)[2])
     except (MigrationError, OSError):
         return _DEFAULT_NS
+    finally:
+        urgency.end()
 
 
 def _rehearse() -> float:

@@ -13,17 +13,17 @@ _PRIORITY = 1
 
 
 class Urgency:
-    """Of the calling thread, and of a guest's process. Where it is not allowed, all goes its ordinary way."""
+    """Of the calling thread, and of other processes. Where it is not allowed, all goes its ordinary way."""
 
     def __init__(self) -> None:
         self._hurried: list[int] = []
         self._collects = False
 
-    def begin(self, guest_pid: int) -> None:
-        """From here on they come first."""
+    def begin(self, *pids: int) -> None:
+        """From here on this thread and those processes come first."""
         self._collects = gc.isenabled()
         gc.disable()
-        for pid in (0, guest_pid):
+        for pid in (0, *pids):
             try:
                 os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(_PRIORITY))
                 self._hurried.append(pid)
