@@ -19,14 +19,20 @@ _LATE_SHARE = 0.1  # of an interval
 
 @dataclass(frozen=True)
 class Recording:
-    """What each interval has written, and how many of the looks came late by more than a tenth of an interval.
+    """What each interval has written, and how late each look came: the one for nothing, and that at each one's end.
 
     `first`: the number of the first interval by the clock.
     """
 
     intervals: list[PageNumbers]
-    late: int
+    lateness_ns: list[int]
+    interval_ns: int
     first: int
+
+    @property
+    def late(self) -> int:
+        """How many looks came late by more than a tenth of an interval."""
+        return sum(late_ns > self.interval_ns * _LATE_SHARE for late_ns in self.lateness_ns)
 
 
 class AreaWatch:
@@ -58,19 +64,19 @@ def record(
     Intervals begin at multiples of their length by the clock `now`. A look that comes late takes from the next
     interval, not from all of them; one that comes a whole interval late leaves an interval with nothing in it.
     """
+    lateness_ns: list[int] = []
 
-    def wait_until(due_ns: int) -> None:
+    def look(due_ns: int) -> PageNumbers:
         while (left_ns := due_ns - now()) > 0:
             sleep(left_ns / 1e9)
+        lateness_ns.append(-left_ns)
+        return watch.look()
 
     intervals: list[PageNumbers] = []
-    late = 0
     due_ns = -(-now() // interval_ns) * interval_ns
-    wait_until(due_ns)
-    watch.look()
+    look(due_ns)
     while goes_on(len(intervals)):
         due_ns += interval_ns
-        wait_until(due_ns)
-        late += now() - due_ns > interval_ns * _LATE_SHARE
-        intervals.append(watch.look())
-    return Recording(intervals, late, first=due_ns // interval_ns - len(intervals))
+        intervals.append(look(due_ns))
+    first = due_ns // interval_ns - len(intervals)
+    return Recording(intervals, lateness_ns, interval_ns=interval_ns, first=first)

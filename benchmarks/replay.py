@@ -4,8 +4,9 @@
     .venv/bin/python benchmarks/replay.py [--trace experiments/stock/redis.trace] [--cycles 1]
 
 A guest on loopback, without clients, replays the trace. Its pages are tracked as in a migration and harvested at the
-end of each interval, by the guest's own clock; the replay's own count has no part in it. Exits with 1 unless nine
-intervals in ten, and the sum of all, are within a tenth of what was recorded.
+end of each interval, by the guest's own clock; the replay's own count has no part in it. An interval is judged where
+the looks at its start and end came in time, within a twentieth of its length: a busy machine delays some. Exits with 1
+unless nine in ten of these, and the sum of all, are within a tenth of what was recorded.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from unnoticed.agents.tracking import track
 STOCK = Path(__file__).resolve().parents[1] / "experiments/stock/redis.trace"
 MEMORY_BYTES = 256 << 20
 ALLOWED = 0.10
+IN_TIME = 0.05  # of an interval
 ADDRESS = "127.79.1.1"
 
 
@@ -81,14 +83,18 @@ def main() -> None:
     counts = trace.counts()
     numbers = (found.first + np.arange(len(found.intervals))) % trace.intervals
     recorded, seen = counts[numbers], np.array([len(pages) for pages in found.intervals])
-    off = np.abs(seen - recorded) / np.maximum(recorded, 1)
+    late = np.array(found.lateness_ns) > IN_TIME * trace.interval_ns
+    judged = ~(late[:-1] | late[1:])
+    off = (np.abs(seen - recorded) / np.maximum(recorded, 1))[judged]
+    if not len(off):
+        sys.exit("No interval was looked at in time: this machine is too busy.")
     within = float((off <= ALLOWED).mean())
     in_all = float(seen.sum() / recorded.sum())
     print(f"{arguments.trace.name}: recorded by {trace.tracker}, {trace.intervals} intervals, {trace.pages} pages")
-    print(f"replayed for {len(seen)} intervals, found by {tracker}; {found.late} looks came late; {wrong} pages wrong")
+    print(f"replayed for {len(seen)} intervals, found by {tracker}; {wrong} pages wrong")
     print(f"dirty pages per interval: recorded {np.median(recorded):.0f} at the median, found {np.median(seen):.0f}")
     print(f"off by {np.median(off):.1%} at the median, {np.percentile(off, 95):.1%} at p95, {off.max():.1%} at most")
-    print(f"within {ALLOWED:.0%}: {within:.1%} of the intervals; all of them together: {in_all:.1%} of the record")
+    print(f"within {ALLOWED:.0%}: {within:.1%} of {len(off)} intervals looked at in time; all together: {in_all:.1%}")
     sys.exit(0 if within >= 0.9 and abs(in_all - 1) <= ALLOWED and not wrong else 1)
 
 

@@ -36,7 +36,7 @@ def test_it_looks_once_for_nothing_and_then_at_the_end_of_each_interval():
     found = recorded(clock, 3)
     assert clock.looks == [1_300 * MS, 1_400 * MS, 1_500 * MS, 1_600 * MS]
     assert [pages.tolist() for pages in found.intervals] == [[2], [3], [4]]
-    assert (found.first, found.late) == (13, 0)
+    assert (found.first, found.late, found.lateness_ns) == (13, 0, [0, 0, 0, 0])
 
 
 @pytest.mark.parametrize(("takes_ms", "late"), [(50, 0), (105, 0), (130, 1), (250, 2)])
