@@ -54,15 +54,22 @@ def test_a_queue_all_the_same_has_it_measured_again_but_not_at_once():
     assert 0.9 < path.share < 0.96
 
 
+def test_trying_for_more_takes_one_window_where_there_is_no_more():
+    path = Path(Pace())
+    path.run(3_000)
+    held = path.paces[4]
+    assert path.paces[5:] == [int(held * 1.5), held] * 2
+
+
 def test_it_is_measured_again_in_time_since_the_path_may_have_got_faster():
     path = Path(Pace())
     path.run(200)
     path.rate = 3 * LINK
-    path.run(11_000)
+    path.run(1_500)
     assert 0.92 < path.share < 0.94
 
 
 def test_it_never_exceeds_its_limit():
     path = Path(Pace(limit_bytes_per_s=LINK // 2))
-    path.run(12_000)
+    path.run(3_000)
     assert max(path.paces) == path.pace.bytes_per_s == LINK // 2
