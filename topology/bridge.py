@@ -5,6 +5,7 @@ The states of a bridge port (IFLA_BRPORT_STATE) are in include/uapi/linux/if_bri
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -153,6 +154,11 @@ class BridgeSwitch(FabricSwitch):
     def forwarding_port(self, mac: str) -> str | None:
         """See `FabricSwitch.forwarding_port`."""
         return forwarding_port(self.pid, mac)
+
+    def forget_addresses(self) -> None:
+        """See `FabricSwitch.forget_addresses`."""
+        line = f"link set dev {BRIDGE} type bridge fdb_flush"
+        run_inside([(self.pid, functools.partial(run_batch, ["ip"], [line]))])
 
     def _drop_announcements(self, dropped: Dropped) -> None:
         lines = filter_lines(dropped, guest=self.guest)

@@ -79,6 +79,9 @@ class Building:
             wait_until(self._is_up, what="The links of the fabric did not come up")
         gates = {network.roles.source: FORWARDING, network.roles.destination: DISABLED}
         run_inside([(network[host].pid, functools.partial(set_gate, gates[host], where=host)) for host in gates])
+        if self._spec.ipv6:  # the destination's guest has reported its multicast groups while its gate was open
+            for switch in network.switches:
+                switch.forget_addresses()
 
     def release(self) -> None:
         """Leave the nodes alone from now on, and end what is not a node; before all processes are ended.

@@ -128,6 +128,10 @@ class OpenVSwitch(FabricSwitch):
         number = ovs_words.learned_port(self._ask("fdb/show", BRIDGE), mac)
         return None if number is None else self.numbers.get(number, number)
 
+    def forget_addresses(self) -> None:
+        """See `FabricSwitch.forget_addresses`."""
+        self._ask("fdb/flush", BRIDGE)
+
     @property
     def _server(self) -> str:
         return f"unix:{self._folder}/db.sock"

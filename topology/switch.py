@@ -70,6 +70,10 @@ class FabricSwitch(Switch):  # type: ignore[misc]  # mininet has no types
     def forwarding_port(self, mac: str) -> str | None:
         """The port behind which it takes an address to be; None if it does not know. Raises FabricError."""
 
+    @abstractmethod
+    def forget_addresses(self) -> None:
+        """Forget all addresses that it has learned. Raises FabricError."""
+
     @property
     def control(self) -> str | None:
         """The socket at which a daemon of the switch answers; None where the kernel is all of it."""

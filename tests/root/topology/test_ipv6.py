@@ -116,6 +116,8 @@ def test_neighbours_learn_another_mac_from_what_announces_the_address_that_they_
     with up(run, guest_mac="new") as fabric:
         old, new = fabric.places["guest-a"].mac, fabric.places["guest-b"].mac
         assert answers(fabric, "c1") == 3
+        # Nor has a switch heard of the guest's other address: what was reported of multicast groups is forgotten.
+        assert [forwarding_port(switch.pid, new) for switch in fabric.switches.values()] == [None] * 3
         move_the_guest(fabric)
         for kinds, known in (("garp", old), ("garp-reply", old), ("rarp", old), ("na", new)):
             announce(fabric, kinds)

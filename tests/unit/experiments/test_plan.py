@@ -267,7 +267,10 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
         (
             '"none"',
             '"loudly"',
-            '20: [[case]] "silent" migration.announce: "loudly" is not supported; write "garp" or "none".',
+            (
+                '20: [[case]] "silent" migration.announce: "loudly" is not an announcement; join any of these by +, '
+                'as in "garp+na": "auto", "none", "garp", "garp-reply", "rarp", "na".'
+            ),
         ),
         (
             'at_most = "200 ms"',
