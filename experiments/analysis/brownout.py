@@ -13,7 +13,6 @@ from unnoticed.results.schema import BROWNOUT_SPANS, empty
 from unnoticed.workload import Kind
 
 WARM_UP, ROUNDS, AFTER = BROWNOUT_SPANS
-_PULLING_MODES = ("post-copy", "hybrid")  # pages still come when the guest runs at the destination
 
 
 class Brownout:
@@ -71,9 +70,10 @@ def _spans(raw: RawRecords) -> dict[str, Span]:
     migration = raw.migration
     begin_ns = raw.phase_ns("warm-up")
     spans = {WARM_UP: ((begin_ns + migration.start_ns) // 2, migration.start_ns)}
-    if raw.settings.migration.mode != "stop-and-copy":
+    if raw.settings.migration.has_rounds:
         until_ns = migration.cutover_ns if migration.cutover_ns is not None else migration.end_ns
         spans[ROUNDS] = (migration.start_ns, until_ns)
-    if raw.settings.migration.mode in _PULLING_MODES and migration.resumed_ns is not None:
-        spans[AFTER] = (migration.resumed_ns, migration.end_ns)
+    if raw.settings.migration.has_later_pages and migration.resumed_ns is not None:
+        until_ns = migration.completed_ns if migration.completed_ns is not None else migration.end_ns
+        spans[AFTER] = (migration.resumed_ns, until_ns)
     return spans

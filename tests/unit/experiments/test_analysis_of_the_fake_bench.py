@@ -145,3 +145,12 @@ def test_a_guest_that_stands_still_all_the_while_has_no_brownout(trial_of, measu
     assert list(tables["brownout"]["span"]) == ["warm-up"]
     assert row["baseline_dirty_pages_per_s"] > 0
     assert all(row[name] is None for name in ("brownout_request_p99_ns", "brownout_dirty_share"))
+
+
+@pytest.mark.parametrize(("mode", "spans"), [("post-copy", ["after"]), ("hybrid", ["rounds", "after"])])
+def test_pages_that_come_after_the_guest_make_a_brownout_until_the_last_of_them(trial_of, measure, mode, spans):
+    tables, _ = measure(trial_of(f"migration.mode={mode}"))
+    row, found = tables["trials"].iloc[0], tables["brownout"].set_index("span")
+    assert list(found.index) == ["warm-up", *spans]
+    assert found.loc["after", "start_ns"] == row["resumed_ns"]
+    assert found.loc["after", "end_ns"] - found.loc["after", "start_ns"] == row["catch_up_ns"]
