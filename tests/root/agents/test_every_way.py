@@ -1,4 +1,4 @@
-"""A guest moves in every mode, under every policy, over IPv4 and over IPv6, whether frames are dropped or held."""
+"""A guest moves in every mode, under every policy, over IPv4 and over IPv6; frames are dropped or held by turns."""
 
 import itertools
 from typing import get_args
@@ -6,15 +6,16 @@ from typing import get_args
 import pytest
 
 from unnoticed.agents.policy_catalogue import catalogue
-from unnoticed.experiments.planning.settings import MigrationSettings
+from unnoticed.experiments.planning.settings import ROUNDLESS, MigrationSettings
 
 pytestmark = pytest.mark.root
 
 MODES = get_args(MigrationSettings.model_fields["mode"].annotation)
 WAYS = [
-    ("stop-and-copy", "none"),
-    *itertools.product((mode for mode in MODES if mode != "stop-and-copy"), catalogue().policies),
+    *((mode, "none") for mode in ROUNDLESS),
+    *itertools.product((mode for mode in MODES if mode not in ROUNDLESS), catalogue().policies),
 ]
+GAPS = itertools.cycle(get_args(MigrationSettings.model_fields["gap"].annotation))
 
 
 @pytest.fixture(scope="module", params=["ipv4", "ipv6"])
@@ -34,8 +35,7 @@ def travelling(request, make_stage, tmp_path_factory):
         made.close()
 
 
-@pytest.mark.parametrize("gap", get_args(MigrationSettings.model_fields["gap"].annotation))
-@pytest.mark.parametrize(("mode", "policy"), WAYS)
+@pytest.mark.parametrize(("mode", "policy", "gap"), [(*way, next(GAPS)) for way in WAYS])
 def test_a_guest_under_load_moves_and_is_whole(travelling, mode, policy, gap):
     source, destination = travelling.at, "b" if travelling.at == "a" else "a"
     report = travelling.migrate(source, destination, mode=mode, policy=policy, gap=gap, parameters={})
