@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unnoticed.agents.ram import FIRST_DIRTIER_PAGE
 from unnoticed.errors import RecordError
 from unnoticed.experiments.analysis.raw import RawRecords
 from unnoticed.experiments.analysis.timeline import BIN_NS
@@ -221,7 +222,7 @@ def test_the_steps_lie_in_order_between_pause_and_resume(completed):
 
 def test_rounds_shrink_and_account_for_all_of_ram(completed):
     rounds = completed["rounds"].set_index("round")
-    if completed.trial.settings.migration.mode == "stop-and-copy":
+    if not completed.trial.settings.migration.has_rounds:
         assert len(rounds) == 0
         return
     assert rounds["pages"][0] == (64 << 20) // 4096
@@ -229,6 +230,18 @@ def test_rounds_shrink_and_account_for_all_of_ram(completed):
     assert completed.row["rounds"] == len(rounds)
     for before, after in itertools.pairwise(rounds.itertuples()):
         assert after.pages == before.dirty_pages
+
+
+def test_pages_that_come_after_the_guest_are_counted_with_each_wait(completed):
+    row, faults = completed.row, completed["faults"]
+    if not completed.trial.settings.migration.has_later_pages:
+        assert row["catch_up_ns"] is pd.NA
+        assert len(faults) == 0
+        return
+    assert row["total_ns"] == row["resumed_ns"] + row["catch_up_ns"] - row["start_ns"]
+    assert row["pushed_bytes"] + row["demanded_bytes"] == (64 << 20) - FIRST_DIRTIER_PAGE * 4096
+    assert row["faults"] == len(faults) > 0
+    assert row["fault_p50_ns"] <= row["fault_p99_ns"] <= row["fault_max_ns"] == faults["latency_ns"].max()
 
 
 def test_stop_and_copy_takes_what_the_link_takes_for_all_of_ram(measure):
@@ -369,12 +382,13 @@ def test_a_capture_that_ends_too_early_at_a_record_s_border_is_not_complete(copi
 def test_the_brownout_holds_the_rounds_against_the_warm_up_and_the_dirtier_s_pages_against_the_dirty_ones(completed):
     row, spans = completed.row, completed["brownout"].set_index("span")
     asked = (2 << 20) / 4096
-    has_rounds = completed.trial.settings.migration.mode == "pre-copy"
-    assert list(spans.index) == ["warm-up", "rounds"][: 1 + has_rounds]
+    migration = completed.trial.settings.migration
+    during = ["rounds"] * migration.has_rounds + ["after"] * migration.has_later_pages
+    assert list(spans.index) == ["warm-up", *during]
     assert spans.loc["warm-up", "end_ns"] == row["start_ns"]
     # A guest that was kept from running catches up on 100 ms of it, or says what it left out.
     warm_up_s = float(spans.loc["warm-up", "end_ns"] - spans.loc["warm-up", "start_ns"]) / 1e9
     done = spans.loc["warm-up", "dirty_pages_per_s"] + spans.loc["warm-up", "skipped_pages_per_s"]
     assert done == pytest.approx(asked, rel=0.35 / warm_up_s)
     assert spans.loc["warm-up", "requests"] > 0
-    assert (row["brownout_dirty_share"] is not pd.NA) == has_rounds
+    assert (row["brownout_dirty_share"] is not pd.NA) == bool(during)
