@@ -35,12 +35,14 @@ def moments(event: Event, *, has_rounds: bool) -> Iterator[tuple[str, int]]:
     match event["event"]:
         case "phase" if event["phase"] == "migration":
             yield "migration", int(event["time_ns"])
-            if not has_rounds:  # stop-and-copy begins with its cutover
+            if not has_rounds:  # stop-and-copy and post-copy begin with their cutover
                 yield "cutover", int(event["time_ns"])
         case "round":
             yield f"round {event['round']}", int(event["end_ns"])
         case "forecast" if event["decision"] == "switch":
             yield "cutover", int(event["time_ns"])
+        case "step" if event["step"] == "resume":  # long before the migration's end, where pages come after the guest
+            yield "resumed", int(event["end_ns"])
         case "migration" if event["resumed_ns"] is not None:
             yield "resumed", int(event["resumed_ns"])
 
