@@ -138,7 +138,10 @@ def test_the_compiled_loops_read_what_is_read_one_by_one(open_pairs, monkeypatch
         one_by_one = batches.dump(connections)
     at_once = batches.dump(connections)
     assert at_once.lost == one_by_one.lost == [4, 9, 14]
-    assert states(at_once) == states(one_by_one)
+    for one, other in zip(states(one_by_one), states(at_once), strict=True):
+        # What its timers do goes on: of the full one the bytes alone are compared.
+        names = ("slot", "local", "remote", "write_sequence", "send_queue") if one.slot == FULL else vars(one)
+        assert {name: getattr(one, name) for name in names} == {name: getattr(other, name) for name in names}
     assert len(states(at_once)) == at_once.connections == 12
     assert batches.parse(one_by_one.blob, connections=12).rows["unsent_bytes"].max() > 0
     for one, other in zip(one_by_one.dumped, at_once.dumped, strict=True):
