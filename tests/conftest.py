@@ -72,6 +72,7 @@ def side_by_side(path: Path) -> str:
     return "parts" if ROOT_TESTS in path.parents else path.stem
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist asks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(side_by_side(item.path)))
