@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -91,6 +92,10 @@ class GuestProcess:
     def is_alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
+
+    def await_end(self, patience_s: float) -> None:
+        """Wait until the process has ended, for so long at most."""
+        select.select([self._pidfd], [], [], patience_s)
 
     def fileno(self) -> int:
         """Readable when the process has ended."""

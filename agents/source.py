@@ -45,6 +45,7 @@ _PREPARE_S = patient(20.0)  # longest wait for the destination to start a shell
 _PREPARE_S_PER_GIB = patient(15.0)  # and to fault in its RAM
 _RETURN_S = 3.0  # longest wait for frames that the destination held
 _LIMITED_PAGES = 1024  # in one PAGES frame of a round that may have to end early: between two looks at the clock
+_DYING_S = 0.5  # a process that is ending does not answer any more, and shows it only when it has ended
 _LATE_NS = 10_000_000  # a pause so long after the forecast is not the one that was forecast
 
 
@@ -588,9 +589,11 @@ class Source:
                 self._connections.release()
                 self._host.gate.set(PortState.FORWARDING)
                 self._guest.resume(moved=False)
-            self._urgency.end()
         except (MigrationError, OSError) as error:
             reason = f"{reason} The guest could not go on here: {error}"
+            self._guest.await_end(_DYING_S)
+        finally:
+            self._urgency.end()
         self._connections.let_go()
         if holding is not None:
             self._call_back(holding, peer_knows=peer_knows)

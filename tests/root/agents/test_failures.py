@@ -64,7 +64,7 @@ def test_a_destination_that_fails_after_it_was_given_the_guest_runs_it_all_the_s
 def test_a_destination_that_is_killed_during_the_rounds_harms_nobody(stage):
     stage.boot(dirty_bytes_per_s=40 << 20)
     client = stage.load(bulk=False)
-    stage.begin_migration("a", "b", policy="fixed-rounds", parameters={"rounds": 10_000})
+    stage.begin_migration("a", "b", policy="fixed-rounds", parameters={"rounds": 1000})
     stage.wait_until(lambda: len(stage.events("round")) > 3)
     stage.kill(stage.agents["b"].pid)
     report = stage.end_migration("a")
@@ -159,7 +159,7 @@ def test_a_guest_whose_process_ends_during_its_migration_is_reported_and_the_age
     stage.boot(dirty_bytes_per_s=40 << 20)
     (guest,) = stage.children_of(stage.agents["a"])
     if moment == "rounds":
-        stage.begin_migration("a", "b", policy="fixed-rounds", parameters={"rounds": 10_000})
+        stage.begin_migration("a", "b", policy="fixed-rounds", parameters={"rounds": 1000})
         stage.wait_until(lambda: len(stage.events("round")) > 3)
         stage.kill(guest)
     else:
