@@ -231,12 +231,13 @@ class Destination:
         try:
             with self._cutover.step("resume"):
                 resumed_ns = self._guest.resume(moved=True)
-            self._urgency.end()
         except MigrationError as error:
             self.reason = str(error)
             self._troubles.append(("resume", self.reason))
             self._drop()
             return Arrival.LOST
+        finally:
+            self._urgency.end()
         self._host.guest = self._guest
         if announcement.later_ns:
             self._repeat(commit.announce, announcement)
@@ -244,6 +245,7 @@ class Destination:
             self._channel.send(wire.Resumed(resumed_ns))
         except PeerError as error:  # the source has gone: nothing is lost with it
             self._troubles.append(("report", str(error)))
+        self._host.events.write("resumed", time_ns=resumed_ns, migration=self._number, place=self._host.place)
         if holding is not None:
             self._host.announcer.send(announcement.at_once)  # again, for switches that the first has not reached
             self._await_stragglers(holding)

@@ -41,10 +41,8 @@ def moments(event: Event, *, has_rounds: bool) -> Iterator[tuple[str, int]]:
             yield f"round {event['round']}", int(event["end_ns"])
         case "forecast" if event["decision"] == "switch":
             yield "cutover", int(event["time_ns"])
-        case "step" if event["step"] == "resume":  # long before the migration's end, where pages come after the guest
-            yield "resumed", int(event["end_ns"])
-        case "migration" if event["resumed_ns"] is not None:
-            yield "resumed", int(event["resumed_ns"])
+        case "resumed":  # long before the migration's end, where pages come after the guest
+            yield "resumed", int(event["time_ns"])
 
 
 class Agenda:

@@ -192,7 +192,7 @@ def socket_filter_drop_everything(listener):
 def shell(spaces, fabric, tmp_path):
     """A started guest process in its namespace; `boot(...)` then fills it."""
     settings = GuestSettings(
-        address=fabric.places["guest-a"].ipv4,
+        addresses=(fabric.places["guest-a"].ipv4,),
         interface="eth0",
         congestion="cubic",
         events=str(tmp_path / "events.jsonl"),
