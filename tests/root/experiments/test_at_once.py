@@ -11,7 +11,7 @@ from tests.root.experiments.conftest import wait_until
 
 from unnoticed.events import read_events
 from unnoticed.results.store import RunFolder
-from unnoticed.topology.processes import marked_processes
+from unnoticed.topology.processes import ancestors, marked_processes
 from unnoticed.topology.runs import RUN_MARK
 
 pytestmark = pytest.mark.root
@@ -47,7 +47,9 @@ def test_one_that_is_killed_takes_nothing_with_it(start_run, machine):
     before = machine()
     run = start_run("run", "--repeats", "2", "--parallel", "2", "--set", "phases.warm_up=2 s")
     wait_until(lambda: sum("warm-up" in each for each in phases(run).values()) == 2, what="both in warm-up")
-    marks = {each.marks[RUN_MARK] for each in marked_processes(RUN_MARK)}
+    own = [each for each in marked_processes(RUN_MARK) if run.process.pid in ancestors(each.pid)]
+    marks = {each.marks[RUN_MARK] for each in own}
+    assert len(marks) >= 2
     os.kill(children_of(run.process.pid)[0], signal.SIGKILL)
     assert run.wait() == 1, run.stderr()
     outcomes = dict(run.outcomes())
