@@ -71,9 +71,7 @@ def side_by_side(file: str) -> str:
     path = Path(__file__).parent.parent / file
     if any(place == path or place in path.parents for place in ON_THEIR_OWN):
         return "runs"
-    if ROOT_TESTS in path.parents:
-        return "migrations" if ROOT_TESTS / "agents" in path.parents else "networks"
-    return file
+    return "parts" if ROOT_TESTS in path.parents else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -128,7 +128,11 @@ def start_run(tmp_path, small_plan):
         out = resume_of.out if resume_of else tmp_path / name
         temporary = tmp_path / f"{name}.tmp"
         temporary.mkdir(exist_ok=True)
-        argv = [*UNNOTICED, "run", str(small_plan), "--out", str(out), *options]
+        # The policy that never gives up, however slow this machine is just now.
+        policy = (
+            () if any("migration.mode" in option for option in options) else ("--set", "migration.policy=threshold")
+        )
+        argv = [*UNNOTICED, "run", str(small_plan), "--out", str(out), *policy, *options]
         environment = {**os.environ, "TMPDIR": str(temporary)}
         with out.with_suffix(".stdout").open("wb") as stdout, out.with_suffix(".stderr").open("wb") as stderr:
             pipes = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr, **(popen or {})}
