@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.root.experiments.conftest import wait_until
 
 from unnoticed.results.store import RunFolder
 from unnoticed.topology.processes import users_of
@@ -100,7 +101,12 @@ def kill_and_look(run, reached, machine, before):
     assert run_id not in report["alive"]
     assert report["stuck"] == []
     assert run.processes() == []
-    assert [each.pid for each in processes if Path(f"/proc/{each.pid}/ns/net").exists()] == []
+    # Who was about to end by itself is seen by nobody any more, but may not be gone yet.
+    wait_until(
+        lambda: not any(Path(f"/proc/{each.pid}/ns/net").exists() for each in processes),
+        what="all processes of the run have ended",
+        timeout_s=5.0,
+    )
     assert users_of(namespaces) == []
     assert not namespaces & network_namespaces()
     assert not namespaces & listed_namespaces()
