@@ -52,8 +52,9 @@ _NEVER = np.int64(-(1 << 62))
     _RACK_RTT_NS,  # and how long it took
     _LEAST_RTT_NS,
     _FRONT,  # the first retransmission that may be in flight
+    _DOUBT,  # the retransmission that began RECOVERY, if the timer was due as well; _NEVER: it was not
     _FIELDS,
-) = range(24)
+) = range(25)
 
 
 @compiled
@@ -114,7 +115,7 @@ def _recover(s: I64) -> None:
 @compiled
 def _open(s: I64) -> None:
     s[_STATE], s[_MARKER], s[_STAMPED], s[_FRTO] = _OPEN, _NEVER, 0, 0
-    s[_DUPLICATES] = 0
+    s[_DUPLICATES], s[_DOUBT] = 0, _NEVER
 
 
 @compiled
@@ -143,6 +144,7 @@ def _type(s: I64, start: int, end: int, sent_ns: int, now: int, again: int, sack
     if known_lost or s[_STATE] == _RECOVERY or not head or silence_ns <= s[_LEAST_RTT_NS]:
         if s[_STATE] == _OPEN:
             _recover(s)
+            s[_DOUBT] = again if head and quiet else _NEVER
         return FAST
     _time_out(s, again)
     return RTO
@@ -245,7 +247,7 @@ def follow(
     counted in each turn of the loop.)
     """
     s = np.zeros(_FIELDS, np.int64)
-    s[_PROBED] = s[_TOP] = s[_NEWS_NS] = s[_MARKER] = s[_RACK_NS] = _NEVER
+    s[_PROBED] = s[_TOP] = s[_NEWS_NS] = s[_MARKER] = s[_RACK_NS] = s[_DOUBT] = _NEVER
     s[_LEAST_RTT_NS] = -_NEVER
     blocks, before = np.zeros((4, 2), np.int64), np.zeros((4, 2), np.int64)
     again = segments = new_bytes = probes = 0
@@ -408,6 +410,12 @@ def follow(
                 s[_TIMEOUTS] += not answers  # or else the other end's timer ran out
             else:
                 kind = _type(s, start, end, sent_ns, now, again, sack, quiet_ns)
+                if kind == FAST and sack and 0 <= s[_DOUBT] < again and start >= s[_TOP]:
+                    # RECOVERY repeats only what something later has overtaken: it was the timer after all.
+                    kind = RTO
+                    again_type[s[_DOUBT] : again] = RTO
+                    again_timeout[s[_DOUBT]] = 1
+                    s[_STATE], s[_FRTO], s[_DOUBT] = _LOSS, 0, _NEVER
             first[again], last[again], times[again] = start, end, now
             again_row[again], again_length[again], again_segments[again] = sent[at_row, INDEX], old, cut
             again_type[again], again_timeout[again] = kind, s[_TIMEOUTS] > timeouts

@@ -319,6 +319,23 @@ def test_a_retransmission_that_is_lost_as_well_ends_the_slow_start_after_a_timeo
     assert types(conversation) == ["tlp", "rto", "rto", "rto", "fast"]
 
 
+def test_what_nothing_has_overtaken_shows_that_the_timer_went_before_the_evidence(trace):
+    """Both were due at once, as on a busy machine: which it was, what is repeated after it tells."""
+
+    def late(sacked):
+        conversation = again(in_flight(trace, 8), 7, after_ns=20 * MS)
+        conversation.hear(at(0), sacks=[(at(1), at(sacked))], after_ns=250 * MS)
+        again(conversation, 0).hear(at(sacked), after_ns=5 * MS)
+        return again(conversation, sacked)
+
+    assert types(late(2)) == ["tlp", "rto", "rto"]
+    assert [row.timeout for row in count(late(2)).rows] == [False, True, False]
+    overtaken = again(in_flight(trace, 8), 7, after_ns=20 * MS)
+    overtaken.hear(at(0), sacks=[(at(1), at(2)), (at(3), at(8))], after_ns=250 * MS)
+    again(overtaken, 0).hear(at(2), sacks=[(at(3), at(8))], after_ns=5 * MS)
+    assert types(again(overtaken, 2)) == ["tlp", "fast", "fast"]
+
+
 def test_a_second_loss_probe_waits_for_the_first_ones_answer(trace):
     conversation = in_flight(trace, 2)
     for after_ms in (20, 230):
