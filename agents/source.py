@@ -416,9 +416,9 @@ class Source:
         if self._service is not None:
             with step("owe"):
                 self._owe_early(self._service)
+        self._announce_connections()
         if self._holding is not None:
             self._divert(self._holding)
-        self._announce_connections()
         self._urgency.begin(self._guest.pid)
         with step("pause"):
             self._is_pausing = True

@@ -1,4 +1,4 @@
-"""The migration protocol, version 4: what source and destination say to each other, and when. No socket, no clock.
+"""The migration protocol, version 5: what source and destination say to each other, and when. No socket, no clock.
 
 Rules
 -----
@@ -49,7 +49,7 @@ import numpy as np
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.errors import PeerError, UnnoticedError
 
-VERSION = 4
+VERSION = 5
 NONCE_BYTES = 32
 TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"

@@ -34,6 +34,7 @@ class Conversation:
         (S, wire.RoundEnd(16384)),
         (D, wire.RoundAck(16384)),
         (S, wire.RoundStart(1)),
+        (S, wire.Connections(3, b"three connections", (5,))),
         (S, wire.Owed(runs((1100, 15000), (16200, 100)))),
         (S, wire.RoundEnd(0)),
         (D, wire.RoundAck(0)),

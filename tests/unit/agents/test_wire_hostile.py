@@ -258,14 +258,14 @@ def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text)
 @pytest.mark.parametrize(
     ("head", "nonce", "says"),
     [
-        ((3, 64 << 20, 0), b"n" * 32, "speaks version 3 of the protocol, this end 4"),
-        ((4, 0, 0), b"n" * 32, "cannot be read"),
-        ((4, 4097, 0), b"n" * 32, "cannot be read"),
-        ((4, 1 << 63, 0), b"n" * 32, "cannot be read"),
-        ((4, 2**64 - 4096, 0), b"n" * 32, "cannot be read"),
-        ((4, 64 << 20, 3), b"n" * 32, "cannot be read"),
-        ((4, 64 << 20, 0), b"n" * 31, "cannot be read"),
-        ((4, 64 << 20, 0), b"n" * 33, "cannot be read"),
+        ((4, 64 << 20, 0), b"n" * 32, "speaks version 4 of the protocol, this end 5"),
+        ((5, 0, 0), b"n" * 32, "cannot be read"),
+        ((5, 4097, 0), b"n" * 32, "cannot be read"),
+        ((5, 1 << 63, 0), b"n" * 32, "cannot be read"),
+        ((5, 2**64 - 4096, 0), b"n" * 32, "cannot be read"),
+        ((5, 64 << 20, 3), b"n" * 32, "cannot be read"),
+        ((5, 64 << 20, 0), b"n" * 31, "cannot be read"),
+        ((5, 64 << 20, 0), b"n" * 33, "cannot be read"),
     ],
 )
 def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, head, nonce, says):
