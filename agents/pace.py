@@ -11,7 +11,8 @@ from __future__ import annotations
 _FIRST_BYTES_PER_S = 25_000_000
 _LEAST_BYTES_PER_S = 1_000_000  # below that, TCP itself is no hindrance to anybody
 _SHARE = 0.93  # of what the path takes
-_WINDOW_NS = 6_000_000  # to measure over, or two round trips
+_WINDOW_NS = 6_000_000  # to find that a pace is not carried, or two round trips
+_MEASURE_NS = 24_000_000  # to find what is carried instead: 64 KiB more or less, as they come at once, are 2 % of it
 _CARRIED = 0.85  # a window in which less than so much of the pace got through: the path is full
 _AGAIN_NS = 1_000_000_000  # how long a measurement holds at least
 _ABOVE = 1.5  # what to try then
@@ -43,7 +44,8 @@ class Pace:
             self._window = now_ns, acked_bytes
             return False
         start_ns, before_bytes = self._window
-        if now_ns - start_ns < max(_WINDOW_NS, 2000 * min_rtt_us):
+        length_ns = _MEASURE_NS if self._is_full else _WINDOW_NS
+        if now_ns - start_ns < max(length_ns, 2000 * min_rtt_us):
             return False
         self._window = now_ns, acked_bytes
         if self._is_measuring:

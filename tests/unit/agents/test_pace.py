@@ -1,17 +1,21 @@
 """The pace of the push, on a path that is computed."""
 
+import pytest
+
 from unnoticed.agents.pace import Pace
 
 MS = 1_000_000
 LINK = 120_000_000  # bytes per second
 BURST = 125_000  # bytes that it takes at once
+LUMP = 68_500  # bytes that are acknowledged at once, ten or eleven times in the shortest window
 
 
 class Path:
     """A path that takes so much, and a burst besides when it had less to do."""
 
-    def __init__(self, pace, *, rate=LINK):
-        self.pace, self.rate = pace, rate
+    def __init__(self, pace, *, rate=LINK, lump=1, ahead=0):
+        """`lump`: what is acknowledged at once; `ahead` of the first lump is acknowledged already."""
+        self.pace, self.rate, self.lump, self.ahead = pace, rate, lump, ahead
         self.now_ns, self.acked, self.tokens = 0, 0.0, float(BURST)
         self.paces = [pace.bytes_per_s]
 
@@ -22,7 +26,8 @@ class Path:
             carried = min(self.pace.bytes_per_s * 0.002, self.tokens)
             self.tokens -= carried
             self.acked += carried
-            if self.pace.look(self.now_ns, acked_bytes=int(self.acked), rtt_us=rtt_us, min_rtt_us=100):
+            acked = int(self.acked + self.ahead) // self.lump * self.lump
+            if self.pace.look(self.now_ns, acked_bytes=acked, rtt_us=rtt_us, min_rtt_us=100):
                 self.paces.append(self.pace.bytes_per_s)
 
     @property
@@ -36,6 +41,13 @@ def test_it_doubles_until_the_path_carries_no_more_and_is_held_a_little_below_th
     assert path.paces[:4] == [25_000_000, 50_000_000, 100_000_000, 200_000_000]
     assert len(path.paces) == 5
     assert 0.92 < path.share < 0.94
+
+
+@pytest.mark.parametrize("ahead", range(0, LUMP, LUMP // 8))
+def test_acknowledgements_that_come_in_lumps_do_not_fill_the_path(ahead):
+    path = Path(Pace(), lump=LUMP, ahead=ahead)
+    path.run(300)
+    assert 0.9 < path.share < 0.96
 
 
 def test_a_path_that_takes_less_than_the_first_pace_is_measured_too():
