@@ -149,6 +149,7 @@ class Destination:
                         raise PeerError("The source owes pages of a guest that was to come after all of them.")
                     ram.discard(runs)  # what is there of them is out of date
                 case wire.Divert() as message:
+                    self._urgency.begin(self._guest.pid)  # who connects now waits
                     self._hold(message)
                 case wire.Final():
                     final_start_ns = now_ns()

@@ -418,6 +418,7 @@ class Source:
                 self._owe_early(self._service)
         self._announce_connections()
         if self._holding is not None:
+            self._urgency.begin()  # who connects now waits
             self._divert(self._holding)
         self._urgency.begin(self._guest.pid)
         with step("pause"):

@@ -20,8 +20,8 @@ class Urgency:
         self._collects = False
 
     def begin(self, *pids: int) -> None:
-        """From here on this thread and those processes come first."""
-        self._collects = gc.isenabled()
+        """From here on this thread and those processes come first, and those that did before."""
+        self._collects |= gc.isenabled()
         gc.disable()
         for pid in (0, *pids):
             try:
@@ -40,3 +40,4 @@ class Urgency:
                 continue
         if self._collects:
             gc.enable()
+            self._collects = False

@@ -45,3 +45,15 @@ def test_a_guest_that_has_ended_is_no_hindrance(other):
     urgency.end()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
     assert gc.isenabled()
+
+
+def test_what_begins_with_one_may_go_on_with_others(other):
+    hurried = os.SCHED_FIFO if is_permitted() else os.SCHED_OTHER
+    urgency = Urgency()
+    urgency.begin()
+    assert [os.sched_getscheduler(pid) for pid in (0, other.pid)] == [hurried, os.SCHED_OTHER]
+    urgency.begin(other.pid)
+    assert [os.sched_getscheduler(pid) for pid in (0, other.pid)] == [hurried, hurried]
+    urgency.end()
+    assert [os.sched_getscheduler(pid) for pid in (0, other.pid)] == [os.SCHED_OTHER, os.SCHED_OTHER]
+    assert gc.isenabled()
