@@ -6,10 +6,10 @@ import errno
 
 import numpy as np
 
-from unnoticed.agents.dirty import runs_of
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.kernel.libc import differs
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.agents.page_runs import runs_of
 from unnoticed.agents.ram import Ram
 from unnoticed.errors import MachineError
 

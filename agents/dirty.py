@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.kernel import pagemap, userfaultfd
 from unnoticed.agents.kernel.pagemap import Runs
@@ -62,9 +59,3 @@ class WriteProtectTracker:
         self._scanner.close()
         with contextlib.suppress(OSError):  # the guest is gone, and its memory with it
             userfaultfd.unregister(self._fd, start=self._start, length=self._length)
-
-
-def runs_of(written: npt.NDArray[np.bool_]) -> Runs:
-    """The runs of pages that are True."""
-    edges = np.flatnonzero(np.diff(written, prepend=False, append=False))
-    return np.column_stack((edges[::2], edges[1::2] - edges[::2])).astype(np.uint64)

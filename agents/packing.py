@@ -11,15 +11,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unnoticed.agents import stream, wire
+from unnoticed.agents import wire
 from unnoticed.agents.codec import CODECS
 from unnoticed.agents.gain import Gain
 from unnoticed.agents.kernel.pagemap import Runs
+from unnoticed.agents.page_runs import page_numbers, pages_in, runs_of_numbers
 from unnoticed.agents.ram import Ram, Words
 from unnoticed.agents.wire import Encoding
 from unnoticed.errors import PeerError
@@ -54,7 +54,7 @@ class Packed:
 
     @property
     def pages(self) -> int:
-        return stream.pages_in(self.message.runs)
+        return pages_in(self.message.runs)
 
     @property
     def following_bytes(self) -> int:
@@ -238,21 +238,6 @@ class Unpacker:
             words[numbers] = CODECS[message.encoding].decode(coded, words[numbers])
         except ValueError as error:
             raise PeerError(f"The source's pages in {message.encoding.name} cannot be decoded: {error}.") from error
-
-
-def page_numbers(runs: Runs) -> npt.NDArray[np.int64]:
-    """The numbers of the pages of all runs, in order."""
-    return stream.single_pages(runs)[:, 0].astype(np.int64)
-
-
-def runs_of_numbers(numbers: npt.NDArray[Any]) -> Runs:
-    """Ascending page numbers as runs."""
-    if len(numbers) == 0:
-        return np.empty((0, 2), dtype=np.uint64)
-    borders = np.flatnonzero(np.diff(numbers) != 1) + 1
-    starts = np.concatenate(([0], borders))
-    lengths = np.diff(np.concatenate((starts, [len(numbers)])))
-    return np.column_stack((numbers[starts], lengths)).astype(np.uint64)
 
 
 def _untouched(ram: Ram) -> Words:

@@ -9,9 +9,9 @@ from unnoticed.agents.helper import Helper
 from unnoticed.agents.kernel.pagemap import Runs
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import SILENCE_S, PageChannel
+from unnoticed.agents.page_runs import pages_in, single_pages
 from unnoticed.agents.page_wire import Frame, Kind, PageWire, Type, channel_key
 from unnoticed.agents.ram import Ram
-from unnoticed.agents.stream import pages_in, single_pages
 from unnoticed.agents.wire import Role
 from unnoticed.errors import MigrationError, PeerError
 

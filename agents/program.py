@@ -20,7 +20,7 @@ import numpy.typing as npt
 from unnoticed.agents.kernel import libc, userfaultfd
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, PopulatedScanner, Runs
 from unnoticed.agents.kernel.ptrace import StoppedProcess, trace_me
-from unnoticed.agents.stream import single_pages
+from unnoticed.agents.page_runs import NO_RUNS, runs_of, single_pages
 from unnoticed.errors import MachineError, PlanError
 
 PageNumbers = npt.NDArray[np.uint64]
@@ -201,10 +201,9 @@ def _populated(pid: int, start: int, length: int) -> Runs:
             pagemap.seek(start // PAGE_BYTES * 8)
             pagemap.readinto(entries.data.cast("B"))
     except OSError:
-        return np.empty((0, 2), np.uint64)
+        return NO_RUNS
     holds = (entries >> np.uint64(62)) != 0  # present, or swapped out
-    edges = np.flatnonzero(np.diff(holds, prepend=False, append=False))
-    runs = np.column_stack((edges[::2], edges[1::2] - edges[::2])).astype(np.uint64)
+    runs = runs_of(holds)
     runs[:, 0] += np.uint64(start // PAGE_BYTES)
     return runs
 

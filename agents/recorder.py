@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unnoticed.agents.dirty import DirtyTracker
+from unnoticed.agents.page_runs import single_pages
 from unnoticed.agents.program import PageNumbers, PageWatch
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE
-from unnoticed.agents.stream import single_pages
 from unnoticed.clock import now_ns
 
 _LATE_SHARE = 0.1  # of an interval

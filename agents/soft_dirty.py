@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from unnoticed.agents.dirty import runs_of
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.kernel.pagemap import Runs
 from unnoticed.agents.kernel.soft_dirty import SoftDirtyBits, attempt
+from unnoticed.agents.page_runs import runs_of
 from unnoticed.errors import MachineError
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from unnoticed.agents import stream, wire
+from unnoticed.agents import wire
 from unnoticed.agents.channel import PORT, Channel
 from unnoticed.agents.connections import SETTLE_NS, DepartingConnections
 from unnoticed.agents.cutover import Cutover
-from unnoticed.agents.dirty import DirtyTracker, runs_of
+from unnoticed.agents.dirty import DirtyTracker
 from unnoticed.agents.forecast import Outlook, Round, forecast
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import LIMIT_BYTES, Holding
@@ -26,6 +26,7 @@ from unnoticed.agents.kernel import socket_filter, tcp_repair
 from unnoticed.agents.kernel.bridge_port import PortState
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.packing import NONE, Packer, check_codec
+from unnoticed.agents.page_runs import NO_RUNS, cut, pages_in, runs_of, union, whole
 from unnoticed.agents.page_wire import FRAME_BYTES
 from unnoticed.agents.policy import SWITCH, Action, Decision, Policy
 from unnoticed.agents.policy_catalogue import make_policy
@@ -102,7 +103,6 @@ _COPYING = {
     "post-copy": wire.Copying.AFTER,
     "hybrid": wire.Copying.BOTH,
 }
-_NO_RUNS: Runs = np.empty((0, 2), dtype=np.uint64)
 
 
 class _GaveUpError(UnnoticedError):
@@ -138,7 +138,7 @@ class Source:
         self._urgency = Urgency()
         self._paused_ns: int | None = None
         self._connections = DepartingConnections(host.guest)
-        self._pending: Runs = np.empty((0, 2), dtype=np.uint64)  # found dirty, not sent yet
+        self._pending: Runs = NO_RUNS  # found dirty, not sent yet
         self._holding: Holding | None = host.holding if settings.gap == "hold" else None
         self._is_diverted = False
         self._is_announcement_seen = True
@@ -251,7 +251,7 @@ class Source:
     def _precopy(self, tracker: DirtyTracker) -> None:
         """Rounds until the policy says switch, and new connections wait. Raises _GaveUpError when it sees no end."""
         assert self._policy is not None
-        runs: Runs = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
+        runs: Runs = whole(self._guest.ram.pages)
         decision = self._policy.begin(self._outlook())
         while True:
             self._go_on(decision)
@@ -263,8 +263,8 @@ class Source:
             with self._cutover.step("hush"):
                 self._hush()
             if now_ns() - decided_ns > _LATE_NS:  # handshakes took their time, and the guest wrote on: look again
-                runs = _union(runs, self._harvest(tracker))
-                self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=stream.pages_in(runs) * PAGE_BYTES)
+                runs = union(runs, self._harvest(tracker))
+                self._rounds[-1] = replace(self._rounds[-1], remaining_bytes=pages_in(runs) * PAGE_BYTES)
                 decision = self._decide()
                 if decision.action is not Action.SWITCH:
                     self._unhush()
@@ -312,14 +312,14 @@ class Source:
         self._bytes_sent += channel.send(wire.RoundStart(number), more=True)
         self._announce_connections()  # there is time to prepare for them while the pages are on their way
         unsent = self._send_pages(runs, end_ns=None if decision.limit_ns is None else start_ns + decision.limit_ns)
-        pages = stream.pages_in(runs) - stream.pages_in(unsent)
+        pages = pages_in(runs) - pages_in(unsent)
         self._bytes_sent += channel.send(wire.RoundEnd(pages))
         channel.expect(wire.RoundAck)
         end_ns = now_ns()
         dirty = self._harvest(tracker)
         if len(unsent):
-            dirty = _union(unsent, dirty)
-        dirty_pages = stream.pages_in(dirty)
+            dirty = union(unsent, dirty)
+        dirty_pages = pages_in(dirty)
         self._rounds.append(
             Round(
                 number=number,
@@ -370,7 +370,7 @@ class Source:
                 packer.note(sent_bytes=self._bytes_sent, waiting_bytes=waiting_bytes, time_ns=now_ns())
                 for packed in packer.pack(message.runs):
                     self._bytes_sent += channel.send_packed(packed, self._content)
-        return np.concatenate(unsent) if unsent else np.empty((0, 2), dtype=np.uint64)
+        return np.concatenate(unsent) if unsent else NO_RUNS
 
     def _outlook(self) -> Outlook:
         """The connections of the running guest, and the way to the other agent.
@@ -433,13 +433,13 @@ class Source:
             if self._holding is not None:
                 self._holding.close_out()
         with step("scan"):
-            owed: Runs = _NO_RUNS
+            owed: Runs = NO_RUNS
             if self._service is not None:
                 runs, owed = self._divide(tracker, self._service)
             elif tracker is None:
-                runs = np.array([[0, ram.pages]], dtype=np.uint64)
+                runs = whole(ram.pages)
             else:
-                runs = _union(self._pending, tracker.harvest())
+                runs = union(self._pending, tracker.harvest())
         with step("send"):  # before the connections: they are dumped while the pages are on their way
             before = channel.wire.pages_in_all
             self._bytes_sent += channel.send(wire.Final(), more=True)
@@ -453,7 +453,7 @@ class Source:
         with step("dump"):
             for part in connections.dump():  # the destination restores one while the next is dumped
                 self._bytes_sent += channel.send(part)
-            final_pages = stream.pages_in(runs)
+            final_pages = pages_in(runs)
             self._bytes_sent += channel.send(
                 wire.Commit(
                     final_pages=final_pages,
@@ -490,8 +490,8 @@ class Source:
         """
         channel = self._require_channel()
         if self._policy is None:
-            self._pending = np.array([[0, self._guest.ram.pages]], dtype=np.uint64)
-        owed = stream.cut(self._pending, FIRST_DIRTIER_PAGE)[1]
+            self._pending = whole(self._guest.ram.pages)
+        owed = cut(self._pending, FIRST_DIRTIER_PAGE)[1]
         self._bytes_sent += channel.send(wire.RoundStart(len(self._rounds)), more=True)
         service.owe(owed)
         self._send_owed(owed)
@@ -502,8 +502,8 @@ class Source:
         """What must be sent before the guest resumes, and what is owed besides what was named early."""
         ram = self._guest.ram
         if tracker is None:  # the destination's head is new, so all zero
-            return runs_of(np.any(ram.words[:FIRST_DIRTIER_PAGE] != 0, axis=1)), _NO_RUNS
-        head, rest = stream.cut(_union(self._pending, tracker.harvest()), FIRST_DIRTIER_PAGE)
+            return runs_of(np.any(ram.words[:FIRST_DIRTIER_PAGE] != 0, axis=1)), NO_RUNS
+        head, rest = cut(union(self._pending, tracker.harvest()), FIRST_DIRTIER_PAGE)
         owed = service.not_owed(rest)
         service.owe(owed)
         return head, owed
@@ -635,16 +635,3 @@ class Source:
     def _require_channel(self) -> Channel:
         assert self._channel is not None
         return self._channel
-
-
-def _union(first: Runs, second: Runs) -> Runs:
-    """The pages that are in either list of runs, as runs."""
-    pages = np.sort(np.concatenate((stream.single_pages(first)[:, 0], stream.single_pages(second)[:, 0])))
-    if len(pages) == 0:
-        return np.empty((0, 2), dtype=np.uint64)
-    # Not np.unique: its first call imports a module for 30 ms, and this one is made while the guest stands still.
-    pages = pages[np.concatenate(([True], pages[1:] != pages[:-1]))]
-    borders = np.flatnonzero(np.diff(pages) != 1) + 1
-    starts = np.concatenate(([0], borders))
-    lengths = np.diff(np.concatenate((starts, [len(pages)])))
-    return np.column_stack((pages[starts], lengths)).astype(np.uint64)

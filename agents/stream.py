@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from unnoticed.agents.kernel import libc
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.agents.page_runs import pages_in, single_pages
 from unnoticed.errors import PeerError
 
 _VECTORS = 1024  # UIO_MAXIOV
@@ -42,11 +43,6 @@ class _MessageHeader(ctypes.Structure):
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
     )
-
-
-def pages_in(runs: Runs) -> int:
-    """How many pages the runs hold."""
-    return int(runs[:, 1].sum())
 
 
 def send_pages(connection: socket.socket, *, fd: int, address: int, runs: Runs) -> None:
@@ -99,27 +95,6 @@ def _split_off(runs: Runs, pages: int) -> tuple[Runs, Runs]:
     rest[0, 0] += np.uint64(cut - before)
     rest[0, 1] -= np.uint64(cut - before)
     return most, rest if rest[0, 1] else rest[1:]
-
-
-def cut(runs: Runs, page: int) -> tuple[Runs, Runs]:
-    """The runs of pages before `page`, and those from there on."""
-    ends = runs[:, 0] + runs[:, 1]
-    before, after = runs[runs[:, 0] < page].copy(), runs[ends > page].copy()
-    before[:, 1] = np.minimum(before[:, 0] + before[:, 1], np.uint64(page)) - before[:, 0]
-    starts = np.maximum(after[:, 0], np.uint64(page))
-    after[:, 1] -= starts - after[:, 0]
-    after[:, 0] = starts
-    return before, after
-
-
-def single_pages(runs: Runs) -> Runs:
-    """The same pages as runs of one page each."""
-    counts = runs[:, 1].astype(np.int64)
-    if len(counts) == 0 or int(counts.max()) == 1:
-        return runs
-    starts = np.repeat(runs[:, 0], counts)
-    offsets = np.arange(len(starts), dtype=np.uint64) - np.repeat(np.cumsum(counts) - counts, counts).astype(np.uint64)
-    return np.column_stack((starts + offsets, np.ones(len(starts), dtype=np.uint64)))
 
 
 def _send_file(out_fd: int, in_fd: int, offset: int, length: int) -> None:

@@ -25,7 +25,8 @@ import numpy as np
 from unnoticed.agents import dirtier, wire
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.kernel.tcp_repair import unacknowledged_bytes
-from unnoticed.agents.packing import CODEC_NAMES, Packer, Unpacker, runs_of_numbers
+from unnoticed.agents.packing import CODEC_NAMES, Packer, Unpacker
+from unnoticed.agents.page_runs import runs_of_numbers
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, Ram
 
 PORT = 7300

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from unnoticed.agents import wire
 from unnoticed.agents.gain import Gain
-from unnoticed.agents.packing import CODEC_NAMES, Packer, Unpacker, page_numbers, runs_of_numbers
+from unnoticed.agents.packing import CODEC_NAMES, Packer, Unpacker
+from unnoticed.agents.page_runs import page_numbers, runs_of_numbers
 from unnoticed.agents.ram import Ram
 from unnoticed.agents.wire import Encoding
 from unnoticed.errors import PeerError
