@@ -26,8 +26,9 @@ from unnoticed.agents.kernel import descriptors
 from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
+from unnoticed.agents.migration import MigrationSettings
 from unnoticed.agents.ram import SLOTS, Super
-from unnoticed.agents.source import MigrationSettings, Source
+from unnoticed.agents.source import Source
 from unnoticed.agents.trace import read_trace
 from unnoticed.agents.writer import writer_of
 from unnoticed.control import Command, Control, ParentGoneError

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import numpy as np
@@ -33,7 +33,11 @@ _PART = 128  # connections that are dumped here while those before them are rest
 
 
 class DepartingConnections:
-    """All connections of one guest. `lost` are the slots of those that had ended before they could be dumped."""
+    """All connections of one guest.
+
+    `lost` are the slots of those that had ended before they could be dumped, `rto_min_ns` the smallest retransmission
+    timeout that the last survey found; None while there is none.
+    """
 
     def __init__(self, guest: GuestProcess) -> None:
         self._guest = guest
@@ -43,6 +47,7 @@ class DepartingConnections:
         self._gone: list[int] = []  # nor of these, which it was told of
         self._dumped: list[Dumped] = []
         self.lost: list[int] = []
+        self.rto_min_ns: int | None = None
 
     def __len__(self) -> int:
         """How many the guest had when it was last looked at."""
@@ -86,18 +91,21 @@ class DepartingConnections:
             self._came[slot] = departing
         return True
 
-    def announcement(self) -> wire.Connections | None:
-        """What the destination has not been told yet; None if there is nothing."""
+    def announce(self, send: Callable[[wire.Message], None]) -> None:
+        """Look what connections have come and gone, and tell the destination, for it to prepare; if any have."""
+        self.refresh()
         if not self._came and not self._gone:
-            return None
+            return
         rows = b"".join(each.row for each in self._came.values())
         message = wire.Connections(len(self._came), rows, tuple(self._gone))
         self._came, self._gone = {}, []
-        return message
+        send(message)
 
     def survey(self) -> tuple[list[int], int]:
         """Of the running guest's connections: retransmission timeouts in ns, and the bytes in all their queues."""
-        return batches.survey([each.socket for each in self._known.values()])
+        timeouts_ns, queued_bytes = batches.survey([each.socket for each in self._known.values()])
+        self.rto_min_ns = min(timeouts_ns, default=None)
+        return timeouts_ns, queued_bytes
 
     # -- in the cutover ------------------------------------------------------------------------------------------------
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import select
 import socket
 
+import numpy as np
+
+from unnoticed.agents import wire
+from unnoticed.agents.channel import Channel
 from unnoticed.agents.helper import Helper
-from unnoticed.agents.kernel.pagemap import Runs
+from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import SILENCE_S, PageChannel
-from unnoticed.agents.page_runs import pages_in, single_pages
-from unnoticed.agents.page_wire import Frame, Kind, PageWire, Type, channel_key
-from unnoticed.agents.ram import Ram
-from unnoticed.agents.wire import Role
+from unnoticed.agents.page_runs import cut, pages_in, runs_of, single_pages
+from unnoticed.agents.page_sender import PageSender
+from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type, channel_key
+from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, Ram
 from unnoticed.errors import MigrationError, PeerError
 
 _CONNECT_S = 5.0
@@ -21,16 +25,20 @@ _HELPERS = {Kind.DEMAND: "page_server", Kind.PUSH: "page_pusher"}
 
 
 class PageService:
-    """Serves the pages of one guest's RAM, which must not change from `begin` on."""
+    """Serves the pages of one guest's RAM, which must not change from `begin` on.
+
+    The RAM's head (superblock and slots) is never owed: the destination needs it before the guest resumes.
+    """
 
     def __init__(self, ram: Ram, *, rate_bytes_per_s: int = 0) -> None:
         """Start the helpers. `rate_bytes_per_s`: push no faster; 0: as fast as the path takes."""
         self._rate = rate_bytes_per_s
-        self._pages = ram.pages
+        self._ram = ram
         self._owed = OwedPages.create(pages=ram.pages)
         self._helpers: dict[Kind, Helper] = {}
         self._channels: dict[Kind, PageChannel] = {}
-        self.bytes_pushed = 0
+        self._bytes_pushed = 0
+        self.bytes_sent = 0  # on both channels; known once the destination has all pages
         self.owed_pages = 0
         self._is_closed = False
         fds = {"owed_fd": self._owed.fd, "ram_fd": ram.fd}
@@ -51,7 +59,7 @@ class PageService:
                     f"No {kind.value} channel to {address[0]}:{address[1]} can be opened: {error}."
                 ) from error
             key = channel_key(session_key, kind)
-            channel = PageChannel(connection, PageWire(Role.SOURCE, kind, key=key, pages=self._pages), kind)
+            channel = PageChannel(connection, PageWire(wire.Role.SOURCE, kind, key=key, pages=self._ram.pages), kind)
             self._channels[kind] = channel
             channel.send(Frame(Type.JOIN))
 
@@ -70,13 +78,58 @@ class PageService:
         self._owed.owe(runs)
         self.owed_pages += pages_in(runs)
 
-    def not_owed(self, runs: Runs) -> Runs:
-        """Those of the pages that are not owed yet, as runs of one page each."""
-        return self._owed.not_owed(single_pages(runs))
+    def owe_early(self, runs: Runs, sender: PageSender, *, round_number: int) -> None:
+        """Owe those of the pages that can come after the guest, and name them while it still runs.
+
+        To forget what it has of them takes the destination time. Raises PeerError.
+        """
+        owed = cut(runs, FIRST_DIRTIER_PAGE)[1]
+        sender.send(wire.RoundStart(round_number), more=True)
+        self.owe(owed)
+        sender.send_owed(owed)
+        sender.send(wire.RoundEnd(0))
+        sender.channel.expect(wire.RoundAck)
+
+    def head(self) -> Runs:
+        """What must be sent before the guest resumes, where nothing was before: the destination's RAM is all zero."""
+        return runs_of(np.any(self._ram.words[:FIRST_DIRTIER_PAGE] != 0, axis=1))
+
+    def divide(self, runs: Runs) -> tuple[Runs, Runs]:
+        """What of the pages must be sent before the guest resumes, and the others, unless they were owed before.
+
+        From here on those are owed, too.
+        """
+        head, rest = cut(runs, FIRST_DIRTIER_PAGE)
+        owed = self._owed.not_owed(single_pages(rest))
+        self.owe(owed)
+        return head, owed
 
     def begin(self) -> None:
         """Push: the guest is the destination's. Raises MigrationError."""
         self._helpers[Kind.PUSH].tell("begin")
+
+    def serve(self, channel: Channel) -> int:
+        """Serve until the destination has all pages; returns when it had, CLOCK_MONOTONIC ns.
+
+        `channel`: the migration's own. Raises PeerError where pages are lost, and the guest with them, or may be.
+        """
+        if channel.wire.state is not wire.State.RESUMED:
+            raise PeerError("The guest had gone before its pages did, and they cannot follow it.")
+        trouble = ""
+        try:
+            self.wait(channel.socket)
+        except MigrationError as error:  # what has become of the guest is for the destination to say
+            trouble = f" At the source: {error}"
+            self.close()
+        try:
+            message = channel.receive()
+        except PeerError as error:
+            raise PeerError(f"Whether the guest has all its pages is not known: {error}{trouble}") from error
+        if isinstance(message, wire.Lost):
+            raise PeerError(f"{message.reason}{trouble}")
+        assert isinstance(message, wire.Complete), "the protocol's states say so"
+        self.bytes_sent = self._bytes_pushed + message.demanded_pages * (FRAME_BYTES + PAGE_BYTES)
+        return message.time_ns
 
     def wait(self, main: socket.socket) -> None:
         """Serve until the destination says something on the main channel.
@@ -98,7 +151,7 @@ class PageService:
                     return
                 said = self._helpers[kind].expect("done")
                 if kind is Kind.PUSH:
-                    self.bytes_pushed = said["bytes"]
+                    self._bytes_pushed = said["bytes"]
                     patience_ms = _VERDICT_S * 1000
                 poller.unregister(fd)
 

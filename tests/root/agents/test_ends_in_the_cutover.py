@@ -20,8 +20,9 @@ from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
+from unnoticed.agents.migration import MigrationSettings, Outcome
 from unnoticed.agents.ram import Slot, slot_base
-from unnoticed.agents.source import MigrationSettings, Outcome, Source
+from unnoticed.agents.source import Source
 from unnoticed.events import EventLog
 from unnoticed.tcpinfo import read_tcp_info
 from unnoticed.workload import ANSWER, RECEIPT, REQUEST, Hello, Kind, mix, pattern
