@@ -5,8 +5,10 @@
 
 A RAM on host a of the `single` fabric, its empty copy on host b, and there a process that touches missing pages in
 random order, each `think-us` after the one before, while all others are pushed. Latencies are that process's own: from
-before it touches a page until it has read it. Goodput is page contents by time, from the begin of the push until the
-last page was in place, as a share of the link's rate. All of the RAM is compared afterwards.
+before it touches a page until it has read it. What of it is the machine's shows in the round trip that is measured
+before: a frame's bytes there, a page's and a frame's back, on the same path, which carries nothing else, between two
+processes that do nothing else and come before all ordinary ones. Goodput is page contents by time, from the begin of
+the push until the last page was in place, as a share of the link's rate. All of the RAM is compared afterwards.
 """
 
 from __future__ import annotations
@@ -26,12 +28,42 @@ import numpy as np
 from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.kernel import userfaultfd
+from unnoticed.agents.page_wire import FRAME_BYTES
 from unnoticed.agents.postcopy_destination import PageArrival
 from unnoticed.agents.postcopy_source import PageService
 from unnoticed.agents.ram import PAGE_BYTES, PAGE_WORDS, Ram
 
 PORT = 7300
+PRIORITY = 30  # of SCHED_FIFO: what the helpers that serve waited-for pages have
+ROUND_TRIPS = 2000
 KEY = bytes(32)
+
+
+def echo(address: str) -> None:
+    """The process on host a that answers as if it had pages, and does nothing else."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    connection = socket.create_connection((address, PORT))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    answer = bytes(FRAME_BYTES + PAGE_BYTES)
+    while connection.recv(FRAME_BYTES, socket.MSG_WAITALL):
+        connection.sendall(answer)
+
+
+def ask(address: str, think_us: int) -> None:
+    """The process on host b that asks it; prints how long each answer took, in us."""
+    with socket.create_server((address, PORT)) as listener:
+        print("listening", flush=True)
+        connection, _ = listener.accept()
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    question, took_us = bytes(FRAME_BYTES), []
+    for _ in range(ROUND_TRIPS):
+        time.sleep(think_us / 1e6)
+        start = time.perf_counter_ns()
+        connection.sendall(question)
+        connection.recv(FRAME_BYTES + PAGE_BYTES, socket.MSG_WAITALL)
+        took_us.append((time.perf_counter_ns() - start) / 1000)
+    print(json.dumps(took_us))
 
 
 def source(address: str, memory_bytes: int) -> None:
@@ -141,12 +173,28 @@ def transfer(fabric: Any, memory_bytes: int, think_us: int) -> dict[str, Any]:
     return result
 
 
+def round_trips(fabric: Any, think_us: int) -> list[float]:
+    """How long the same bytes take where nobody pages, in us."""
+    address = fabric.places["b"].ipv4
+    me = [sys.executable, __file__]
+    asker = fabric.popen("b", [*me, "_ask", address, str(think_us)], stdout=subprocess.PIPE, text=True)
+    assert asker.stdout.readline() == "listening\n"
+    answerer = fabric.popen("a", [*me, "_echo", address])
+    took_us: list[float] = json.loads(asker.communicate()[0])
+    answerer.wait()
+    return took_us
+
+
 def main() -> None:
     """Print a row for each transfer."""
     if len(sys.argv) > 1 and sys.argv[1] == "_source":
         return source(sys.argv[2], int(sys.argv[3]))
     if len(sys.argv) > 1 and sys.argv[1] == "_destination":
         return destination(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if len(sys.argv) > 1 and sys.argv[1] == "_echo":
+        return echo(sys.argv[2])
+    if len(sys.argv) > 1 and sys.argv[1] == "_ask":
+        return ask(sys.argv[2], int(sys.argv[3]))
     if len(sys.argv) > 1 and sys.argv[1] == "_touch":
         return touch(*map(int, sys.argv[2:6]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -159,23 +207,29 @@ def main() -> None:
     from unnoticed.topology.runs import new_id
 
     rate_bit_per_s = int(arguments.rate * 10**9)
-    print(
+    header = (
         f"{'think':>8} {'faults':>7} {'p50':>9} {'p99':>9} {'max':>9} {'handler p50':>12} {'handler p99':>12} "
         f"{'all pages':>10} {'pushed':>7} {'twice':>6} {'equal':>6}"
     )
     with Fabric(FabricSpec(shape="single", rate_bit_per_s=rate_bit_per_s), run_id=new_id()) as fabric:
-        for think_us in map(int, arguments.think_us.split(",")):
+        thinks_us = [int(think_us) for think_us in arguments.think_us.split(",")]
+        for think_us in thinks_us:
+            took_us = round_trips(fabric, think_us)
+            print(f"round trip, {think_us} us apart: p50 {at(took_us, 0.5)}, p99 {at(took_us, 0.99)}", flush=True)
+        print(header)
+        for think_us in thinks_us:
             for _ in range(arguments.repeats):
                 print(row(think_us, transfer(fabric, arguments.mib << 20, think_us), rate_bit_per_s), flush=True)
     return None
 
 
+def at(values: list[float], share: float) -> str:
+    """A quantile, with its unit."""
+    return f"{np.quantile(values, share):.0f} us" if values else "-"
+
+
 def row(think_us: int, result: dict[str, Any], rate_bit_per_s: int) -> str:
     """One line of the table."""
-
-    def at(values: list[float], share: float) -> str:
-        return f"{np.quantile(values, share):.0f} us" if values else "-"
-
     felt, handled = result["latencies_us"], result["handler_us"]
     return (
         f"{think_us:>5} us {len(felt):>7} {at(felt, 0.5):>9} {at(felt, 0.99):>9} {at(felt, 1):>9} "
