@@ -244,7 +244,9 @@ def _few_repeats(cells: Sequence[Cell]) -> list[Alert]:
         return []
     match fewest:
         case 0:
-            said = "A setting has no trial that counts: it has no figures."
+            without = [f"“{cell.label}”" for cell in cells if not len(cell.counted) and cell.label]
+            which = f" of {', '.join(without)}" if without else ""
+            said = f"No trial{which} counts, so there are no figures (how noisy this machine is: `unnoticed doctor`)."
         case 1:
             said = "Only 1 trial of a setting: no interval can be given for it."
         case _:

@@ -127,7 +127,8 @@ def note_on_coverage(statistic: Statistic, n: int) -> str:
     if statistic in ("min", "max"):
         return ""
     if statistic in ("p95", "p99") and n < (rank := 100 / (100 - int(statistic[1:]))):
-        return f"{n} values cannot resolve a {statistic[1:]}th percentile: it takes {rank:.0f}"
+        values = "1 value cannot" if n == 1 else f"{n} values cannot"
+        return f"{values} resolve a {statistic[1:]}th percentile: it takes {rank:.0f}"
     if statistic != "share" and n < ENOUGH_REPEATS:
         return f"with {n} values the interval is too narrow"
     return ""

@@ -80,7 +80,8 @@ def judge(clause: Clause, trials: pd.DataFrame) -> Verdict:
     counts = {"disturbed": len(about) - len(calm), "unknown": unknown, "inapplicable": inapplicable}
     if not len(known):
         why = "every one of them was disturbed by a stall of the machine" if not len(calm) else "none has a value"
-        return _unknown(clause, len(about), f"of {_trials(len(about))}{_scope(clause)}, {why}", **counts)
+        why = f"of {_trials(len(about))}{_scope(clause)}, {why}"
+        return _unknown(clause, len(about), why, metric=metric, **counts)
     result = estimate(clause.statistic, known)
     bounds = metrics.at_most(calm, clause.metric)
     ways = {
@@ -218,8 +219,17 @@ def _bounds_words(known: Numbers, bounds: Numbers) -> str:
 
 
 def _unknown(
-    clause: Clause, trials: int, why: str, *, disturbed: int = 0, unknown: int = 0, inapplicable: int = 0
+    clause: Clause,
+    trials: int,
+    why: str,
+    *,
+    metric: metrics.Metric | None = None,
+    disturbed: int = 0,
+    unknown: int = 0,
+    inapplicable: int = 0,
 ) -> Verdict:
+    said = clause.metric if metric is None else phrase(clause.statistic, metric)
+    unit = "" if metric is None else unit_of(clause, metric)
     return Verdict(
         clause=clause,
         finding=Finding.UNKNOWN,
@@ -228,7 +238,7 @@ def _unknown(
         disturbed=disturbed,
         unknown=unknown,
         inapplicable=inapplicable,
-        sentence=f"Cannot be evaluated: {why}.",
+        sentence=f"{said[0].upper()}{said[1:]}, where {bound_words(clause, unit=unit)} was asked: {why}.",
     )
 
 

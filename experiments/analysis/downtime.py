@@ -103,7 +103,9 @@ class Downtime:
         """Whether the machine stood still for a notable part of the time that a client was without answers."""
         if self._raw.migration.paused_ns is None:
             return False  # there was no cutover to disturb
-        start_ns, until_ns = self.window
+        from_ns, until_ns = self.window
+        # An outage that meets the window may have begun before it.
+        start_ns = min(from_ns, *(felt.outage.start_ns or from_ns for felt in self.felt))
         end_ns = max(felt.outage.end_ns or until_ns for felt in self.felt)
         stood_ns = overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns)
         return stood_ns > _NOTABLE_SHARE * self.worst.outage_ns

@@ -63,7 +63,13 @@ def _shrink_words(cell: Cell) -> str:
     known = cell.counted["rounds_shrink"].dropna()
     most = cell.counted["rounds"].fillna(0).max()
     if not len(known) or not most > 1:
-        return "a single round" if most == 1 else "all while the guest stood still"
+        if most == 1:
+            return "a single round"
+        return (
+            "all after the guest had moved"
+            if cell.counted["faults"].notna().any()
+            else "all while the guest stood still"
+        )
     count = int(known.sum())
     return f"pages; shrinking in {count} of {len(known)} {'trial' if len(known) == 1 else 'trials'}"
 

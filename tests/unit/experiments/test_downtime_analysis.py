@@ -152,6 +152,15 @@ def test_a_machine_that_stood_still_for_a_notable_part_of_the_outage_disturbed_t
     assert downtime.disturbed == disturbed
 
 
+def test_a_stall_is_the_outage_s_where_that_began_before_the_cutover_too(records):
+    downtime = of(records(case="silent").raw())
+    start, until = downtime.worst.start_ns, downtime.window[1]
+    end = start + downtime.worst.outage_ns
+    downtime.window = end - 1, until
+    downtime.stalls = [Interval(start_ns=start, end_ns=end)]
+    assert downtime.disturbed
+
+
 def test_a_stall_before_the_pause_disturbs_nothing_but_is_reported(records):
     downtime = of(records().raw())
     begin = downtime._raw.phase_ns("warm-up")

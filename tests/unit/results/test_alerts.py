@@ -42,7 +42,7 @@ def test_a_setting_with_a_single_trial_is_said_to_have_no_interval(synthetic, ta
     ("disturbed", "said"),
     [
         (("00-001", "00-003"), "Only 3 trials of a setting: intervals are narrower than they should be."),
-        (tuple(f"00-{repeat:03}" for repeat in range(5)), "A setting has no trial that counts: it has no figures."),
+        (tuple(f"00-{repeat:03}" for repeat in range(5)), "No trial of “"),
     ],
 )
 def test_trials_that_do_not_count_are_no_repeats(synthetic, tables, disturbed, said):
