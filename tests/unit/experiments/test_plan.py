@@ -439,8 +439,8 @@ def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
 
 def test_a_tool_is_given_the_time_that_a_trial_is_foreseen_to_take(trial_of):
     given = ("guest.memory=256 MiB", "phases.warm_up=2500 ms", "phases.cool_down=3 s", "fabric.link.rate=1 Gbit/s")
-    assert trial_of(*given).settings.foreseen_s == 15  # all memory twice takes 4.3 s, other things 5 s
-    assert trial_of(*given, "migration.rate_limit=500 Mbit/s").settings.foreseen_s == 20
+    assert trial_of(*given).settings.foreseen_s == 20  # all memory twice takes 4.3 s, other things 10 s
+    assert trial_of(*given, "migration.rate_limit=500 Mbit/s").settings.foreseen_s == 25
 
 
 def test_frames_are_not_held_for_a_guest_that_nobody_announces(trial_of):
