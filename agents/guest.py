@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from unnoticed import workload
-from unnoticed.agents import dirtier, foreign
+from unnoticed.agents import dirtier, foreign, iperf3
 from unnoticed.agents.kernel import descriptors, libc, userfaultfd
 from unnoticed.agents.ram import (
     IN_BYTES,
     IN_OFFSET,
+    IPERF3_IN_BYTES,
     OUT_BYTES,
     OUT_OFFSET,
     PAGE_BYTES,
@@ -61,6 +62,7 @@ _SO_RCVBUFFORCE = 33
 # The kernel doubles it, and charges a probe with up to 832 bytes (struct sk_buff): 10 s of four clients at 1 kHz.
 _PROBES_BYTES = 16 << 20
 _EVENTS = 16  # served between two looks at the probes: an answer to them must not wait for a hundred connections
+_OF_CLIENTS = frozenset(Kind) - {Kind.FOREIGN, Kind.IPERF3}  # kinds that a Hello can ask for
 _RESET_ON_CLOSE = struct.pack("@ii", 1, 0)  # struct linger
 
 
@@ -79,14 +81,15 @@ class Guest:
         self._listeners = _by_descriptor(_listener(address, congestion) for address in addresses)
         self._names = {each.family: each.getsockname()[:2] for each in self._listeners.values()}
         self._probes = _by_descriptor(_probes(address, workload.PROBE_PORT) for address in addresses)
+        self._counted = _by_descriptor(_probes(address, workload.TCP_PORT) for address in addresses)
         # Room for what all clients' probers send while this process stands still: a probe that found none would look
         # like one that a cut path lost.
         with contextlib.suppress(PermissionError):  # a guest in a unit test
-            for probes in self._probes.values():
+            for probes in (*self._probes.values(), *self._counted.values()):
                 probes.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _PROBES_BYTES)
         self._foreign_probes = _by_descriptor(_probes(address, workload.SOCKPERF_PORT) for address in addresses)
         self._epoll = select.epoll()
-        for fixed in (control.fileno(), *self._listeners, *self._probes, *self._foreign_probes):
+        for fixed in (control.fileno(), *self._listeners, *self._probes, *self._foreign_probes, *self._counted):
             self._epoll.register(fixed, select.EPOLLIN)
         self._connections: dict[int, tuple[socket.socket, int]] = {}  # descriptor to socket and slot
         self._adopted: dict[int, socket.socket] = {}  # by slot: connections that came before the guest itself
@@ -179,7 +182,7 @@ class Guest:
         writer = writer_of(self._ram)
         origin_ns = self._running_ns() - quads[Super.DIRTIED_NS]
         control, listeners, probes = self._control.fileno(), self._listeners, self._probes
-        foreign_probes = self._foreign_probes
+        foreign_probes, counted = self._foreign_probes, self._counted
         timeout_s = tick_s = None if writer.is_idle else _TICK_NS / 1e9
         self._starvation.begin(now_ns())
         while True:
@@ -193,6 +196,8 @@ class Guest:
                     _echo(probes[fd])
                 elif fd in foreign_probes:
                     _echo_foreign(foreign_probes[fd])
+                elif fd in counted:
+                    self._count(counted[fd])
                 elif fd in listeners:
                     self._accept(listeners[fd])
                 else:
@@ -292,6 +297,9 @@ class Guest:
         position = 0
         if quads[base + Slot.STATE] == SlotState.GREETING and foreign.is_foreign(data):
             quads[base + Slot.KIND], quads[base + Slot.STATE] = Kind.FOREIGN, SlotState.SERVING
+        if quads[base + Slot.STATE] == SlotState.GREETING and iperf3.is_cookie(data):
+            self._begin_test(slot)
+            data = data if quads[base + Slot.STATE] == SlotState.SERVING else b""
         if quads[base + Slot.STATE] == SlotState.GREETING and len(data) >= workload.HELLO.size:
             self._greet(connection, slot, data)
             position = workload.HELLO.size
@@ -299,13 +307,14 @@ class Guest:
             kind = quads[base + Slot.KIND]
             if kind == Kind.REQUEST:
                 position = self._answer(base, data, position)
-            elif kind == Kind.FOREIGN:
-                position = self._answer_foreign(base, data)
+            elif kind in {Kind.FOREIGN, Kind.IPERF3}:
+                position = self._answer_foreign(slot, data)
             elif kind == Kind.UPLOAD:
                 self._take_bulk(base, memoryview(data)[position:])
                 position = len(data)
         rest = data[position:]
-        if len(rest) > IN_BYTES or quads[base + Slot.STATE] == SlotState.FREE:
+        room = IPERF3_IN_BYTES if quads[base + Slot.KIND] == Kind.IPERF3 else IN_BYTES
+        if len(rest) > room or quads[base + Slot.STATE] == SlotState.FREE:
             self._close(connection, slot, reason="protocol", detail="not a client of this guest")
             return
         view[start : start + len(rest)] = rest
@@ -315,7 +324,7 @@ class Guest:
     def _greet(self, connection: socket.socket, slot: int, data: bytes) -> None:
         base, quads = slot_base(slot), self._quads
         magic, kind, number, rate = workload.HELLO.unpack_from(data)
-        if magic != workload.MAGIC or kind not in Kind.__members__.values() or kind == Kind.FOREIGN:
+        if magic != workload.MAGIC or kind not in _OF_CLIENTS:
             quads[base + Slot.STATE] = SlotState.FREE
             return
         hello = Hello(kind, number, rate)
@@ -342,10 +351,14 @@ class Guest:
             quads[base + Slot.PREVIOUS] = value
         return position
 
-    def _answer_foreign(self, base: int, data: bytes) -> int:
+    def _answer_foreign(self, slot: int, data: bytes) -> int:
         """The same for a tool that is not ours; what is no request, or too much at once, ends the connection."""
+        base = slot_base(slot)
         try:
-            answers, taken = foreign.answer(data)
+            if self._quads[base + Slot.KIND] == Kind.IPERF3:
+                answers, taken = iperf3.answer(self._test(slot), data, now_ns=now_ns())
+            else:
+                answers, taken = foreign.answer(data)
         except ValueError:
             answers, taken = b"", 0
             self._quads[base + Slot.STATE] = SlotState.FREE
@@ -354,6 +367,57 @@ class Guest:
             return taken
         self._append(base, answers)
         return taken
+
+    def _begin_test(self, slot: int) -> None:
+        """Take a connection for iperf3's; while the test of another runs it is refused, as iperf3's server does it."""
+        base, quads = slot_base(slot), self._quads
+        is_taken = self._tested() is not None  # asked before this one looks like a test itself: slots are used again
+        quads[base + Slot.KIND] = Kind.IPERF3
+        if is_taken:
+            self._append(base, bytes([iperf3.Message.ACCESS_DENIED]))
+            quads[base + Slot.STATE] = SlotState.FINISHING
+            return
+        test = self._test(slot)
+        for word in iperf3.Word:
+            test[word] = 0
+        quads[base + Slot.STATE], quads[Super.IPERF3_SLOT] = SlotState.SERVING, slot + 1
+
+    def _test(self, slot: int) -> iperf3.Words:
+        start = slot_base(slot) + Slot.TEST
+        return self._quads[start : start + len(iperf3.Word)]
+
+    def _tested(self) -> int | None:
+        """The slot of the connection whose test runs."""
+        slot = self._quads[Super.IPERF3_SLOT] - 1
+        if slot < 0:
+            return None
+        base, quads = slot_base(slot), self._quads
+        return slot if quads[base + Slot.STATE] and quads[base + Slot.KIND] == Kind.IPERF3 else None
+
+    def _count(self, datagrams: socket.socket) -> None:
+        """Take what has come for the test; a stranger's is dropped, as is all without a test."""
+        slot = self._tested()
+        test = None if slot is None else self._test(slot)
+        client = None if slot is None else self._address_of(slot)
+        for _ in range(64):
+            try:
+                datagram, sender = datagrams.recvfrom(2048)
+                if slot is None or test is None or sender[0] != client:
+                    continue
+                answered, said = iperf3.take(test, datagram, port=sender[1], now_ns=now_ns())
+                if answered:
+                    datagrams.sendto(answered, sender)
+            except OSError:  # nothing left, or the tool is gone
+                return
+            if said:
+                base = slot_base(slot)
+                self._append(base, said)
+                connection, _ = self._connections[self._quads[base + Slot.DESCRIPTOR]]
+                self._write(connection, slot)
+
+    def _address_of(self, slot: int) -> str:
+        start = (slot_base(slot) + Slot.REMOTE_ADDRESS) * 8
+        return unpack_address(bytes(self._ram.view[start : start + ADDRESS_BYTES]))
 
     def _take_bulk(self, base: int, data: memoryview) -> None:
         quads = self._quads
@@ -410,8 +474,7 @@ class Guest:
     def _close(self, connection: socket.socket, slot: int, *, reason: str, detail: str = "") -> None:
         base, quads = slot_base(slot), self._quads
         kind = quads[base + Slot.KIND]
-        start = (base + Slot.REMOTE_ADDRESS) * 8
-        address = unpack_address(bytes(self._ram.view[start : start + ADDRESS_BYTES]))
+        address = self._address_of(slot)
         self._events.write(
             "socket",
             reason=reason,

@@ -27,7 +27,7 @@ FIRST_DIRTIER_PAGE = FIRST_SLOT_PAGE + SLOTS
 SMALLEST_BYTES = 16 << 20
 
 MAGIC = 0x4D41525F54534555  # "UEST_RAM"
-VERSION = 2
+VERSION = 3
 
 Words = npt.NDArray[np.uint64]
 
@@ -53,6 +53,7 @@ class Super(IntEnum):
     TRACE_INTERVAL_NS = 15
     TRACE_DIGEST = 16
     ACCEPTED = 17  # connections, since the guest was booted
+    IPERF3_SLOT = 18  # of the connection whose test it is, plus 1: there is one at a time
 
 
 class Slot(IntEnum):
@@ -73,9 +74,11 @@ class Slot(IntEnum):
     REMOTE_ADDRESS = 12  # the client's, two words of packed bytes: a connection that was reset has forgotten it
     REMOTE_PORT = 14
     SERIAL = 15  # which of the connections that the guest accepted; 0 until it can be looked at from outside
+    TEST = 16  # the first of the words of a test of iperf3 (`iperf3.Word`)
 
 
 IN_OFFSET, IN_BYTES = 256, 64  # a message that has arrived in part
+IPERF3_IN_BYTES = 1024  # and one of iperf3: its parameters, or results
 OUT_OFFSET, OUT_BYTES = 2048, 2048  # answers that the kernel has not taken yet
 
 

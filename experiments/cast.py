@@ -138,11 +138,11 @@ class Cast:
             self.watch.wait_reply(self._agents["b"], "announced", _START_S)
 
     def stop_tools(self) -> None:
-        """Interrupt the tools of others, and wait until they have printed their accounts."""
+        """Interrupt the tools of others, or let them end, and wait until they have printed their accounts."""
         for child in self._tools:
             child.command("stop")
         for child in self._tools:
-            self.watch.wait_reply(child, "done", _STOP_S)
+            self.watch.wait_reply(child, "done", self._trial.settings.foreseen_s + _STOP_S)
 
     def stop_load(self) -> None:
         """Let the clients end: every answer in, every counter read, every connection closed. And the probers."""
@@ -336,11 +336,13 @@ class Cast:
         return children
 
     def _start_tool(self, client: str, name: str) -> Child:
+        tool, seconds = TOOLS[name], self._trial.settings.foreseen_s
         return self.start_child(
             client,
             f"{client}-{name}",
             "probes.tool_runner",
-            argv=TOOLS[name].arguments(self._address("guest-a")),
+            argv=tool.arguments(self._address("guest-a"), seconds),
+            seconds=None if tool.is_interrupted else seconds,
             output=str(self._folder / output_name(client, name)),
         )
 

@@ -138,7 +138,7 @@ def _absent_tools(raw: RawRecords, client: str) -> list[str]:
         said.append(
             "Tools ran at this client: their own traffic is part of the trial; it keeps switches and guest busy."
         )
-    return [*said, "iperf3 is only computed, never run: its server would have to live in the guest."]
+    return said
 
 
 def _tools_at(raw: RawRecords, client: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ trial, so that the two cannot drift apart. Checks that concern several fields ar
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -449,6 +450,17 @@ class Settings(Section):
     clients: ClientsSettings = ClientsSettings()
     migration: _MigrationSettings = _MigrationSettings()
     phases: PhasesSettings = PhasesSettings()
+
+    @property
+    def foreseen_s(self) -> int:
+        """A guess, rather too long, at how long load runs, for a tool that must be told so at its start.
+
+        The migration sends all memory twice, at what the links or the plan allow, and takes 10 s more.
+        """
+        limits = (self.fabric.link.rate_bit_per_s, self.migration.rate_limit_bit_per_s)
+        rate_bit_per_s = min(limit for limit in limits if limit is not None)
+        sending_ns = 2 * 8 * _S * self.guest.memory_bytes // rate_bit_per_s
+        return math.ceil((self.phases.warm_up_ns + sending_ns + 10 * _S + self.phases.cool_down_ns) / _S)
 
 
 def fit_policy(migration: MigrationSettings) -> MigrationSettings:

@@ -21,7 +21,7 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-TCP_PORT = 7000
+TCP_PORT = 7000  # and UDP: the datagrams of iperf3, which sends them to the port that it connects to
 PROBE_PORT = 7001
 SOCKPERF_PORT = 7002  # UDP: the ping-pong of sockperf, for whom it is worth comparing with
 
@@ -37,6 +37,7 @@ class Kind(IntEnum):
     UPLOAD = 3
     CONNECT = 4
     FOREIGN = 5  # of a tool that is not ours, which sends no Hello: HTTP or RESP
+    IPERF3 = 6  # the control connection of iperf3, which sends none either
 
 
 def mix(a: int, b: int) -> int:

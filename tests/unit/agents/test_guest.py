@@ -4,6 +4,7 @@ The control socket always has something to read here, so `run` makes one iterati
 """
 
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -79,7 +80,7 @@ class Bench:
     def close_guest(self, guest):
         for connection, _ in guest._connections.values():
             connection.close()
-        bound = (guest._listeners, guest._probes, guest._foreign_probes)
+        bound = (guest._listeners, guest._probes, guest._foreign_probes, guest._counted)
         for each in (guest._epoll, guest._control, self.ours, *(each for some in bound for each in some.values())):
             each.close()
         del guest._quads, guest._ram
@@ -101,6 +102,10 @@ class Bench:
 
     def events(self):
         return list(read_events(self.events_path))
+
+
+IPERF3_COOKIE = b"2qgvey6v6l632x5r7u7unmdr43pok64jsrw3\0"
+IPERF3_PARAMETERS = struct.pack("!I", 27) + b'{"udp":true,"parallel":1}  '
 
 
 @pytest.fixture
@@ -309,6 +314,9 @@ def test_a_client_that_ended_before_the_move_gets_everything_it_asked_for(bench,
         b"GET /\r\n\r\n" * 100,
         HELLO.pack(workload.MAGIC, 0, 7, 0),
         HELLO.pack(workload.MAGIC, 5, 7, 0),
+        HELLO.pack(workload.MAGIC, 6, 7, 0),
+        IPERF3_COOKIE + struct.pack("!I", 2) + b"{}",
+        IPERF3_COOKIE + struct.pack("!I", 1 << 20),
         HELLO.pack(workload.MAGIC + 1, Kind.REQUEST, 7, 0),
         Hello(Kind.CONNECT, 7).pack() + bytes(65),
         Hello(Kind.DOWNLOAD, 7).pack() + bytes(65),
@@ -488,6 +496,89 @@ def test_sockperf_is_answered_on_its_own_port_and_strangers_there_are_not(bench)
         assert tool.recv(100) == bytes(8) + b"\x00\x02\x00\x00\x00\x0e"
         with pytest.raises(BlockingIOError):
             tool.recv(100)
+
+
+@contextlib.contextmanager
+def datagrams_to(bench):
+    """A socket of iperf3's client."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.setblocking(False)
+        made.connect(bench.named(bench.guest._counted))
+        yield made
+
+
+def numbered(*numbers):
+    return [struct.pack("!III", 0, 0, number).ljust(100, b"\0") for number in numbers]
+
+
+def test_a_test_of_iperf3_moves_with_the_guest(bench):
+    client = bench.connect()
+    client.send(IPERF3_COOKIE + IPERF3_PARAMETERS[:9])
+    bench.turn()
+    assert everything(client) == b"\x09"
+    bench.move()
+    client.send(IPERF3_PARAMETERS[9:])
+    bench.turn()
+    assert everything(client) == b"\x0a"
+    with datagrams_to(bench) as stream:
+        for datagram in (b"9876", *numbered(1, 2, 3)):
+            stream.send(datagram)
+        bench.turn()
+        assert stream.recv(100) == b"6789"
+        assert everything(client) == b"\x01\x02"
+        mine = stream.getsockname()
+    bench.move()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.sendto(numbered(1000)[0], bench.named(bench.guest._counted))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stream:
+        stream.bind(mine)
+        stream.connect(bench.named(bench.guest._counted))  # the guest's port is another one only here
+        for datagram in numbered(34, 35):
+            stream.send(datagram)
+        bench.turn()
+    client.send(b"\x04")
+    bench.turn()
+    assert everything(client) == b"\x0d"
+    bench.move()
+    client.send(struct.pack("!I", 2) + b"{}")
+    bench.turn()
+    told = everything(client)
+    assert told[-1] == 14
+    (stream,) = json.loads(told[4:-1])["streams"]
+    assert (stream["errors"], stream["packets"], stream["bytes"]) == (30, 35, 500)
+    client.send(b"\x10")
+    bench.turn()
+    client.shutdown(socket.SHUT_WR)
+    bench.turn()
+    assert is_over(client)
+    assert bench.ram.used_slots() == []
+    assert bench.events()[-1]["workload"] == "iperf3"
+
+
+def test_there_is_one_test_of_iperf3_at_a_time_and_then_another(bench):
+    first, second = bench.connect(), bench.connect()
+    first.send(IPERF3_COOKIE)
+    bench.turn()
+    second.send(IPERF3_COOKIE)
+    bench.turn()
+    assert everything(second) == (b"\xff", None)
+    assert everything(first) == b"\x09"
+    first.close()
+    bench.turn()
+    third = bench.connect()
+    third.send(IPERF3_COOKIE)
+    bench.turn()
+    assert everything(third) == b"\x09"
+    assert bench.ram.quads[Super.IPERF3_SLOT] == bench.ram.used_slots()[0] + 1
+
+
+def test_datagrams_without_a_test_are_dropped(bench):
+    with datagrams_to(bench) as stream:
+        for datagram in (b"9876", *numbered(1)):
+            stream.send(datagram)
+        bench.turn()
+        with pytest.raises(BlockingIOError):
+            stream.recv(100)
 
 
 @pytest.fixture

@@ -119,9 +119,9 @@ def test_what_cannot_be_is_refused_in_one_sentence(run_folder, arguments, said):
 
 @pytest.fixture
 def tooled(records):
-    """A trial with two tools at its first client, and what they printed."""
-    made = records("clients.tools=fping+sockperf", "clients.count=2", "phases.warm_up=3 s")
-    for name in ("fping", "sockperf"):
+    """A trial with three tools at its first client, and what they printed."""
+    made = records("clients.tools=fping+sockperf+iperf3", "clients.count=2", "phases.warm_up=3 s")
+    for name in ("fping", "sockperf", "iperf3"):
         shutil.copy(GOLDEN / f"{name}.txt", made.folder / f"c1-{name}.out")
     return made
 
@@ -129,10 +129,10 @@ def tooled(records):
 def test_what_tools_printed_stands_beside_what_was_computed(tooled):
     audit = audit_trial(tooled.trial, tooled.raw())
     found = {entry.name: entry.figures_ns for entry in audit.entries if entry.group == "tool"}
-    assert found == {"fping, run": (40 * MS,), "sockperf, run": (4_139_532,)}
-    assert {"fping, 10 ms", "sockperf, 1 kHz"} <= set(methods(audit))
+    assert found == {"fping, run": (40 * MS,), "sockperf, run": (4_139_532,), "iperf3, run": (8 * MS,)}
+    assert {"fping, 10 ms", "sockperf, 1 kHz", "iperf3 -u, 1 kHz"} <= set(methods(audit))
     said = " ".join(audit.absent)
-    assert "Not run beside our probes: redis-benchmark, wrk" in said
+    assert "Not run beside our probes: redis-benchmark, wrk (clients.tools of the plan)." in said
     assert "their own traffic is part of the trial" in said
 
 
@@ -157,7 +157,9 @@ def test_the_output_of_a_tool_that_is_missing_is_an_incomplete_record(tooled):
 def test_without_tools_those_that_can_be_run_are_named(records):
     made = records()
     said = " ".join(audit_trial(made.trial, made.raw()).absent)
-    assert "Not run beside our probes: fping, redis-benchmark, wrk, sockperf (clients.tools of the plan)." in said
+    assert (
+        "Not run beside our probes: fping, redis-benchmark, wrk, sockperf, iperf3 (clients.tools of the plan)." in said
+    )
     assert "part of the trial" not in said
 
 

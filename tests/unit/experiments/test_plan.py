@@ -427,7 +427,7 @@ def test_a_tool_that_is_none_is_answered_with_those_there_are(trial_of, tools, s
     with pytest.raises(PlanError) as error:
         trial_of(f'clients.tools="{tools}"')
     assert said in str(error.value)
-    assert '"none", "fping", "redis-benchmark", "wrk", "sockperf"' in str(error.value)
+    assert '"none", "fping", "redis-benchmark", "wrk", "sockperf", "iperf3"' in str(error.value)
 
 
 def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
@@ -435,6 +435,12 @@ def test_a_tool_that_begins_after_the_warm_up_is_refused(trial_of):
         trial_of("clients.tools=fping+sockperf")
     assert '"300 ms" is too short for sockperf, which measures nothing in its first "2500 ms"' in str(error.value)
     trial_of("clients.tools=fping+sockperf", "phases.warm_up=2.5 s")
+
+
+def test_a_tool_is_given_the_time_that_a_trial_is_foreseen_to_take(trial_of):
+    given = ("guest.memory=256 MiB", "phases.warm_up=2500 ms", "phases.cool_down=3 s", "fabric.link.rate=1 Gbit/s")
+    assert trial_of(*given).settings.foreseen_s == 20  # all memory twice takes 4.3 s, other things 10 s
+    assert trial_of(*given, "migration.rate_limit=500 Mbit/s").settings.foreseen_s == 25
 
 
 def test_frames_are_not_held_for_a_guest_that_nobody_announces(trial_of):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from unnoticed.probes.tools import ENDED_EARLY
+
 SHELL = ["sh", "-c", "trap 'echo interrupted; exit 3' INT; echo $$; while :; do sleep 0.02; done"]
 
 
@@ -17,9 +19,10 @@ def runner(tmp_path):
 
     class Runner:
         output = tmp_path / "tool.out"
+        fifo = tmp_path / "fifo"
 
-        def __init__(self, argv):
-            settings = json.dumps({"argv": argv, "output": str(self.output)})
+        def __init__(self, argv, **others):
+            settings = json.dumps({"argv": argv, "output": str(self.output), **others})
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "unnoticed.probes.tool_runner", settings],
                 stdin=subprocess.PIPE,
@@ -68,6 +71,31 @@ def test_a_tool_that_gave_up_by_itself_is_said_to_have(runner):
     made.say("stop")
     assert made.hear() == {"reply": "done", "status": 2, "ended_early": True}
     assert made.output.read_text() == "no route\n"
+
+
+def test_a_tool_that_ends_by_itself_is_waited_for_and_not_interrupted(runner):
+    os.mkfifo(runner.fifo)
+    waiting = "trap 'echo interrupted' INT; echo $$; read line <$0; echo $line"
+    made = runner(["sh", "-c", waiting, str(runner.fifo)], seconds=30)
+    made.hear()
+    made.say("start")
+    made.tool_pid()
+    made.say("stop")
+    runner.fifo.write_text("the end\n")
+    assert made.hear() == {"reply": "done", "status": 0, "ended_early": False}
+    assert made.output.read_text().splitlines()[1:] == ["the end"]
+
+
+def test_a_tool_that_ended_by_itself_before_the_stop_is_marked(runner):
+    made = runner(["echo", "over"], seconds=30)
+    made.hear()
+    made.say("start")
+    while not made.output.exists() or not made.output.read_text():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    made.say("stop")
+    assert made.hear() == {"reply": "done", "status": 0, "ended_early": True}
+    assert made.output.read_text() == f"over\n\n{ENDED_EARLY}\n"
 
 
 @pytest.mark.parametrize("end", ["kill", "close"])

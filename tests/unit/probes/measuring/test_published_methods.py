@@ -17,6 +17,7 @@ from unnoticed.probes.published_methods import (
     lost_times_interval,
     of_names,
     ping_pong,
+    skipped_times_interval,
     yardstick,
 )
 from unnoticed.probes.samples import NEVER, Samples
@@ -73,6 +74,13 @@ def test_fping_takes_an_answer_later_than_its_period_for_none():
     held = path(hold=[(1000, 1025)])  # at 1000, 1010 and 1020; the last one waits for 5 ms
     assert late_times_interval(held, first(0), period_ns=10 * MS) == 20 * MS
     assert late_times_interval(path((1001, 1025)), first(0), period_ns=10 * MS) == 20 * MS
+
+
+def test_iperf3_sums_every_loss_but_that_which_nothing_comes_after():
+    assert skipped_times_interval(path((1000, 1010), (3000, 3005)), first(0), period_ns=MS) == 15 * MS
+    assert skipped_times_interval(path((1000, 1010), (3000, 6000)), first(0), period_ns=MS) == 10 * MS
+    assert skipped_times_interval(path(hold=[(1000, 1100)]), first(0), period_ns=MS) == 0
+    assert skipped_times_interval(path((0, 6000)), first(0), period_ns=MS) is None
 
 
 def test_sockperf_reports_the_longest_round_trip_before_the_first_loss_and_stops_there():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unnoticed.probes.tools import TOOLS, output_name
+from unnoticed.probes.tools import ENDED_EARLY, TOOLS, output_name
 
 GOLDEN = Path(__file__).parents[3] / "golden/tools"
 MS = 1_000_000
@@ -12,14 +12,22 @@ MS = 1_000_000
 
 @pytest.mark.parametrize(
     ("tool", "figure_ns"),
-    [("fping", 40 * MS), ("redis-benchmark", 33_247_000), ("wrk", 33_210_000), ("sockperf", 4_139_532)],
+    [
+        ("fping", 40 * MS),
+        ("redis-benchmark", 33_247_000),
+        ("wrk", 33_210_000),
+        ("sockperf", 4_139_532),
+        ("iperf3", 8 * MS),
+    ],
 )
 def test_the_figure_of_a_real_output_is_read(tool, figure_ns):
     assert TOOLS[tool].figure((GOLDEN / f"{tool}.txt").read_text()) == figure_ns
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize("text", ["", "10.77.0.100: No route to host\n", "\x1b[31mError\x1b[0m\n"])
+@pytest.mark.parametrize(
+    "text", ["", "10.77.0.100: No route to host\n", "\x1b[31mError\x1b[0m\n", '{"end": {}, "error": "gone"}']
+)
 def test_a_tool_that_printed_no_figure_has_none(tool, text):
     assert TOOLS[tool].figure(text) is None
 
@@ -41,9 +49,21 @@ def test_the_longest_of_all_loops_of_redis_benchmark_counts_and_an_unfinished_on
     assert TOOLS["redis-benchmark"].figure(text + '"PING_MBULK","13698.63","999') == 120_063_000
 
 
+def test_the_losses_of_an_iperf3_that_ended_before_the_trial_are_no_figure():
+    text = (GOLDEN / "iperf3.txt").read_text()
+    assert TOOLS["iperf3"].figure("warning: something\n" + text) == TOOLS["iperf3"].figure(text)
+    assert TOOLS["iperf3"].figure(f"{text}\n{ENDED_EARLY}\n") is None
+    assert TOOLS["iperf3"].figure(text[: len(text) // 2]) is None
+
+
+def test_a_tool_that_is_not_interrupted_is_told_for_how_long_to_run():
+    for tool in TOOLS.values():
+        assert tool.is_interrupted or "47" in tool.arguments("10.77.0.100", 47)
+
+
 def test_every_tool_is_called_with_the_guest_s_address_and_named_with_its_package():
     for name, tool in TOOLS.items():
-        arguments = tool.arguments("10.77.0.100")
+        arguments = tool.arguments("10.77.0.100", 10)
         assert name in arguments
         assert any("10.77.0.100" in argument for argument in arguments)
         assert tool.package
