@@ -27,6 +27,7 @@ GROUPS = {
     "tool": "What real tools reported, run beside our probes",
 }
 _LEAST_GUESSED = 0.001  # of the time: less makes no difference to any method
+_NOTABLE_STALL = 0.1  # of the outage
 _FEW = 2  # as many different figures are named one by one
 
 
@@ -151,6 +152,17 @@ class Audit:
     sent_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     answered_ns: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     guessed: float = 0.0
+    stalled_ns: int = 0  # for so long of the outage the machine itself stood still
+
+    @property
+    def stall(self) -> str:
+        """That the machine had a notable part in the outage; empty where it had none."""
+        if self.stalled_ns <= _NOTABLE_STALL * self.truth.outage_ns:
+            return ""
+        return (
+            f"For {format_ns(self.stalled_ns)} of the outage this machine itself stood still, so that it is not the "
+            "migration's: audit a trial that counts, or run it again where less goes on."
+        )
 
     @property
     def guess(self) -> str:
@@ -174,6 +186,7 @@ class Audit:
             f"{what} Asked about this one outage, {len(self.entries)} ways to measure it report anything from "
             f"{format_ns(min(known))} to {format_ns(max(known))}; {right or 'none'} of them "
             f"{'is' if right == 1 else 'are'} typically within its bounds."
+            f"{' ' if self.stall else ''}{self.stall}"
         )
 
     @property
@@ -204,6 +217,7 @@ class Audit:
             "low_ns": truth.low_ns,
             "high_ns": truth.high_ns,
             "guessed_share": round(self.guessed, 4),
+            "stalled_ns": self.stalled_ns,
             "methods": [entry.document(truth) for entry in self.entries],
             "absent": list(self.absent),
         }

@@ -12,6 +12,7 @@ from unnoticed.probes.availability import Availability
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.published_methods import METHODS, figures
 from unnoticed.probes.samples import NEVER, Samples
+from unnoticed.probes.stalls import overlap_ns
 from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.results.audit import Audit, Entry, Truth
 from unnoticed.results.schema import empty
@@ -64,6 +65,7 @@ def audit_trial(trial: Trial, raw: RawRecords, *, client: str | None = None) -> 
         sent_ns=probe.sent_ns,
         answered_ns=probe.answered_ns,
         guessed=_guessed(path),
+        stalled_ns=_stalled_ns(downtime, outage),
     )
 
 
@@ -77,6 +79,13 @@ def _judged(raw: RawRecords, client: str) -> Samples:
         answered_ns=np.where(probe.answered_ns < until_ns, probe.answered_ns, NEVER),
         period_ns=probe.period_ns,
     )
+
+
+def _stalled_ns(downtime: Downtime, outage: Outage) -> int:
+    """For how long of an outage the machine stood still."""
+    if outage.start_ns is None:
+        return 0
+    return overlap_ns(downtime.stalls, from_ns=outage.start_ns, to_ns=outage.start_ns + outage.outage_ns)
 
 
 def _guessed(path: Availability) -> float:

@@ -57,6 +57,14 @@ def test_an_entry_tells_its_typical_figure_and_how_it_spreads(figures, typical, 
     assert one.spread == spread
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.0, ""), (0.05, ""), (0.5, " this machine itself stood still")])
+def test_an_outage_that_was_the_machine_s_is_said_to_be(share, said):
+    one = replace(audit(entry(80)), stalled_ns=int(share * TRUTH.outage_ns))
+    assert said in one.stall
+    assert bool(one.stall) == bool(said)
+    assert one.summary.endswith(one.stall)
+
+
 @pytest.mark.parametrize(("guessed", "said"), [(0.0, ""), (0.0009, ""), (0.018, "For 1.8 % of the time ")])
 def test_what_had_to_be_guessed_is_said_unless_it_is_next_to_nothing(guessed, said):
     sentence = replace(audit(entry(80)), guessed=guessed).guess
