@@ -65,7 +65,7 @@ class RunProgress:
         """`done` of `total` trials were recorded by an earlier, interrupted run; `at_once` are performed at a time."""
         self._total, self._done, self._at_once = total, done, at_once
         if done:
-            self.note(f"Going on after {done} of {total} trials.")
+            self.note(f"Going on after {done} of {total} trials." if done < total else f"All {total} trials are done.")
 
     def trial_begins(self, trial: Trial) -> None:
         self._began_s[trial.id] = time.monotonic()

@@ -94,12 +94,27 @@ def _inside(axes: Axes, at: float) -> float:
 def _client(axes: Axes, scene: Scene, client: str, row: int) -> list[str]:
     _answers(axes, scene, client, row)
     if client in scene.felt:
-        start, end = scene.felt[client]
-        ends = [scene.ms(start), scene.ms(end)]
-        axes.plot(ends, [row + 1, row + 1], color=INK, lw=1.0)
-        axes.plot(ends, [row + 1, row + 1], ls="", marker="|", ms=6, color=INK, mew=1.0)
-        beside(axes, (ends[1], row + 1), format_ns(end - start), shift=7, color=INK)
+        _felt(axes, scene, *scene.felt[client], row=row + 1)
     return [f"{shorten(client, 12)}: answers", "perceived downtime"]
+
+
+def _felt(axes: Axes, scene: Scene, start_ns: float, end_ns: float, *, row: int) -> None:
+    """What a client felt; in words where it lies beyond the panel, as a stall of the machine may."""
+    low, high = axes.get_xlim()
+    start, end, lasted = scene.ms(start_ns), scene.ms(end_ns), format_ns(end_ns - start_ns)
+    if end <= low:
+        text = f"{lasted}, and {format_ns(scene.paused_ns - end_ns)} before the pause"
+        beside(axes, (low, row), text, shift=7, color=INK)
+    elif start >= high:
+        text = f"{lasted}, and {format_ns(start_ns - scene.resumed_ns)} after the resume"
+        axes.annotate(
+            text, (high, row), xytext=(-7, 0), textcoords="offset points", ha="right", va="center", fontsize=SMALL
+        )
+    else:
+        ends = [_inside(axes, start), _inside(axes, end)]
+        axes.plot(ends, [row, row], color=INK, lw=1.0)
+        axes.plot(ends, [row, row], ls="", marker="|", ms=6, color=INK, mew=1.0)
+        beside(axes, (ends[1], row), lasted, shift=7, color=INK)
 
 
 def _answers(axes: Axes, scene: Scene, client: str, row: int) -> None:

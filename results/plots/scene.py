@@ -41,8 +41,11 @@ class Scene:
 
     @cached_property
     def felt_until_ns(self) -> float:
-        """When the last client had its first answer; the resume, where no client felt anything longer."""
-        return max([self.resumed_ns, *(end for _, end in self.felt.values())])
+        """When the last client had its first answer; the resume, where no client felt anything longer.
+
+        What a client felt only later than that is not of the cutover.
+        """
+        return max([self.resumed_ns, *(end for start, end in self.felt.values() if start <= self.resumed_ns)])
 
     @cached_property
     def felt(self) -> dict[str, tuple[float, float]]:

@@ -149,6 +149,17 @@ def test_stalls_of_the_machine_are_marked_and_named_where_there_are_any(tables):
         assert svg.count("url(#timeline-") > timeline.draw(trial).count("url(#timeline-")  # the hatching
 
 
+@pytest.mark.parametrize(("begin_s", "said"), [(-2, "and 1.98 s before the pause"), (3, "and 2.99 s after the resume")])
+def test_what_a_client_felt_far_from_the_cutover_is_said_and_does_not_stretch_the_picture(tables, begin_s, said):
+    trial = tables.of_trial("00-002")
+    paused = int(trial.trials["paused_ns"].iloc[0])
+    begin = paused + begin_s * 10**9
+    outages = trial.outages.assign(start_ns=begin, end_ns=begin + 20 * 10**6)
+    texts = _texts(timeline.draw(replace(trial, outages=outages)))
+    assert f"20.0 ms, {said}" in texts
+    assert "40" in texts  # milliseconds: the axis is the cutover's
+
+
 def test_the_slowest_requests_of_the_whole_picture_and_of_the_cutover_are_told_apart(draw, tables):
     assert _texts(draw["timeline"]()).count("worst here") == 2
     trial = tables.of_trial("01-002")
