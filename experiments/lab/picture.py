@@ -9,8 +9,8 @@ from rich.text import Text
 
 from unnoticed.experiments.lab.pulse import Beat, felt
 
-BINS = 60
-SPAN_NS = 6_000_000_000
+BINS = 36  # a line of 80 columns has room for them, with the figures beside
+SPAN_NS = 3_600_000_000
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _LOWEST_NS, _DECADES_PER_STEP = 100_000, 0.5  # the shortest bar ends at 0.3 ms, the longest begins at 300 ms
 _GRACE_NS = 50_000_000  # a probe that has waited for less is not yet counted as unanswered

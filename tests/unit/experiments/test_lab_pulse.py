@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from unnoticed.experiments.lab.picture import BINS, SPAN_NS, height_of, picture, strip
 from unnoticed.experiments.lab.pulse import Beat, felt
@@ -48,15 +49,20 @@ def test_each_step_of_a_bar_is_half_a_decade(took_ns, height):
 
 
 def test_a_strip_shows_losses_as_crosses_in_their_places():
-    lost = range(600, 800)  # the fourth second of six
-    drawn = strip(train(1200, lost=lost), to_ns=SPAN_NS).plain
+    lost = range(300, 500)  # a second, after one and a half
+    drawn = strip(train(720, lost=lost), to_ns=SPAN_NS).plain
     assert len(drawn) == BINS
-    assert drawn[29:41].strip("▁▂▃") == "×" * 10
+    assert drawn[14:26].strip("▁▂▃") == "×" * 10
 
 
 def test_the_newest_probes_may_still_be_on_their_way():
-    assert "×" not in strip(train(1200, lost=range(1192, 1200)), to_ns=SPAN_NS).plain
+    assert "×" not in strip(train(720, lost=range(712, 720)), to_ns=SPAN_NS).plain
 
 
-def test_the_picture_has_a_row_for_each_client():
-    assert picture({"c1": train(1200), "c2": []}, title="now", to_ns=SPAN_NS).row_count == 2
+def test_the_picture_has_a_row_for_each_client_also_on_a_narrow_terminal():
+    clients = {"c1": train(720), "c2": [], "c12": train(720, lost=range(300))}
+    drawn = picture(clients, title="now", to_ns=SPAN_NS)
+    assert drawn.row_count == 3
+    with (console := Console(width=80)).capture() as lines:
+        console.print(drawn)
+    assert len(lines.get().splitlines()) == 4
