@@ -69,7 +69,11 @@ class Precopy:
     def look_again(self) -> bool:
         """The guest has written on since: whether the policy still says switch. Raises GaveUpError."""
         self.pending = union(self.pending, self._harvest())
-        self.rounds[-1] = replace(self.rounds[-1], remaining_bytes=pages_in(self.pending) * PAGE_BYTES)
+        dirty_pages = pages_in(self.pending)
+        self.rounds[-1] = replace(self.rounds[-1], remaining_bytes=dirty_pages * PAGE_BYTES)
+        self._events.write(
+            "looked-again", migration=self._settings.number, round=len(self.rounds) - 1, dirty_pages=dirty_pages
+        )
         self._decide()
         return self._decision.action is Action.SWITCH
 

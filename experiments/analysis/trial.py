@@ -221,6 +221,8 @@ def _differing(captures: pd.DataFrame) -> list[str]:
 
 def _rounds(raw: RawRecords) -> pd.DataFrame:
     rows = []
+    # Where it took long until new connections waited, what was dirty after a round was looked for once more.
+    again = {(event["migration"], event["round"]): event["dirty_pages"] for event in raw.named("looked-again")}
     for event in raw.named("round"):
         duration_ns = int(event["end_ns"]) - int(event["start_ns"])
         rows.append(
@@ -232,7 +234,7 @@ def _rounds(raw: RawRecords) -> pd.DataFrame:
                 "pages": event["pages"],
                 "bytes": event["bytes"],
                 "wire_bytes": event["wire_bytes"],
-                "dirty_pages": event["dirty_pages"],
+                "dirty_pages": again.get((event["migration"], event["round"]), event["dirty_pages"]),
                 "dirty_pages_per_s": event["dirty_pages"] * 1e9 / duration_ns if duration_ns else None,
                 "bit_per_s": event["bytes"] * 8e9 / duration_ns if duration_ns else None,
                 "rate_limit_bit_per_s": event.get("rate_limit_bit_per_s"),

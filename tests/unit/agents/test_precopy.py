@@ -206,6 +206,8 @@ def test_a_second_look_counts_what_was_written_since_for_the_last_round(make):
     assert made.precopy.look_again()
     assert made.precopy.pending.tolist() == [[3, 7]]
     assert [each.remaining_bytes for each in made.precopy.rounds] == [7 * 4096]
+    (seen,) = [fields for event, fields in made.events if event == "looked-again"]
+    assert (seen["round"], seen["dirty_pages"]) == (0, 7)
 
 
 def test_rounds_go_on_where_the_second_look_finds_too_much(make):

@@ -158,6 +158,22 @@ def test_a_round_s_rates_are_its_own(records):
         assert entry.dirty_pages_per_s == pytest.approx(entry.dirty_pages * 1e9 / entry.duration_ns)
 
 
+def test_what_a_second_look_after_a_round_found_is_what_was_left_of_it(records):
+    made = records()
+    first = made.analyse()["rounds"].iloc[0]
+
+    def look_again(event):
+        if event["event"] != "round" or event["round"] != 0:
+            return event
+        found = event | {"event": "looked-again", "dirty_pages": event["dirty_pages"] + 7}
+        return [event, found]
+
+    made.change(look_again)
+    again = made.analyse()["rounds"].iloc[0]
+    assert again["dirty_pages"] == first["dirty_pages"] + 7
+    assert again["dirty_pages_per_s"] == first["dirty_pages_per_s"]  # the round's own
+
+
 def test_no_events_at_all_are_an_error_and_no_empty_table(records):
     made = records()
     (made.folder / "events.jsonl").write_text("")
