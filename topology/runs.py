@@ -90,6 +90,7 @@ class RunRecord:
     session: int
     output: str | None
     started_ns: int
+    is_output_temporary: bool = False
 
 
 def read_record(folder: Path) -> RunRecord | None:
@@ -107,11 +108,20 @@ class Run:
     `folder` is the run's place for temporary files and sockets; it goes away with the run.
     """
 
-    def __init__(self, *, output: Path | None = None, run_id: str | None = None, registry: Path = REGISTRY) -> None:
+    def __init__(
+        self,
+        *,
+        output: Path | None = None,
+        is_output_temporary: bool = False,
+        run_id: str | None = None,
+        registry: Path = REGISTRY,
+    ) -> None:
+        """`is_output_temporary`: nobody wants what is there if this process dies."""
         self.id = run_id or new_id()
         self.folder = registry / self.id
         self._registry = registry
         self._output = output
+        self._is_output_temporary = is_output_temporary
         self._before: dict[str, str | None] = {}
 
     def begin(self) -> None:
@@ -123,6 +133,7 @@ class Run:
             session=os.getsid(0),
             output=str(self._output.absolute()) if self._output else None,
             started_ns=time.time_ns(),
+            is_output_temporary=self._is_output_temporary,
         )
         # The folder appears complete, or not at all; a leftover of a crash in between says in its name whose it is.
         draft = self._registry / f".{self.id}:{runner}"
@@ -232,8 +243,10 @@ def clean(*, registry: Path = REGISTRY) -> CleanReport:
         if runner is not None and not runner.is_alive():
             if not folder.name.startswith("."):
                 runs.add(folder.name)
-            files += [str(path) for path in sorted(folder.rglob("*"), reverse=True)] + [str(folder)]
-            shutil.rmtree(folder, ignore_errors=True)
+            record = read_record(folder)
+            if record is not None and record.output and record.is_output_temporary:
+                files += _remove(Path(record.output))
+            files += _remove(folder)
     return CleanReport(
         runs=tuple(sorted(runs)),
         processes=tuple(ended.values()),
@@ -243,6 +256,15 @@ def clean(*, registry: Path = REGISTRY) -> CleanReport:
         spared=tuple(spared.values()),
         stuck=tuple(stuck),
     )
+
+
+def _remove(folder: Path) -> list[str]:
+    """Remove a folder with all that is in it; what that was."""
+    if not folder.is_dir() or folder.is_symlink():
+        return []
+    files = [str(path) for path in sorted(folder.rglob("*"), reverse=True)] + [str(folder)]
+    shutil.rmtree(folder, ignore_errors=True)
+    return files
 
 
 def _records(registry: Path) -> dict[str, RunRecord]:

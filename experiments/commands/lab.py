@@ -76,7 +76,7 @@ def command(  # noqa: PLR0917  # click's
         else:
             folder = new_folder(plan, out=out)
             folder.mkdir(parents=True, exist_ok=True)
-        lab = Lab(trial, folder=folder)
+        lab = Lab(trial, folder=folder, is_temporary=out is None)
         click.echo("Building the network ...", err=True)
         lab.start()
         at_end.callback(lab.close)
@@ -101,7 +101,10 @@ def _verify(trial: Trial, *, as_json: bool) -> int:
     from unnoticed.experiments.live import fabric_for
     from unnoticed.topology.runs import Run
 
-    with tempfile.TemporaryDirectory(prefix="unnoticed-lab-") as folder, Run(output=Path(folder)) as run:
+    with (
+        tempfile.TemporaryDirectory(prefix="unnoticed-lab-") as folder,
+        Run(output=Path(folder), is_output_temporary=True) as run,
+    ):
         click.echo("Building the network ...", err=True)
         with fabric_for(trial.settings, run_id=run.id) as fabric:
             found = measure(fabric.ways(), progress=lambda what: click.echo(f"Measuring {what} ...", err=True))

@@ -56,11 +56,11 @@ def lab_trial(plan: Plan, case: str | None) -> Trial:
 
 
 class Lab:
-    """From `start` to `close`. Everything of it carries the run's id; records go to `folder`."""
+    """From `start` to `close`. Everything of it carries the run's id; records go to `folder`, to stay or not."""
 
-    def __init__(self, trial: Trial, *, folder: Path) -> None:
+    def __init__(self, trial: Trial, *, folder: Path, is_temporary: bool = False) -> None:
         self.trial, self.folder = trial, folder
-        self._run = Run(output=folder)
+        self._run = Run(output=folder, is_output_temporary=is_temporary)
         self._at_end = ExitStack()
         self._captures: dict[str, _Recorder] = {}
         self._number = 0

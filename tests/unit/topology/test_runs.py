@@ -90,10 +90,10 @@ def test_a_run_is_registered_and_marks_what_it_starts_until_it_ends(tmp_path, mo
     run.end()
 
 
-def register(registry, name, runner):
+def register(registry, name, runner, **more):
     folder = registry / name
     folder.mkdir()
-    record = {"id": name, "runner": vars(runner), "session": 1, "output": None, "started_ns": 0}
+    record = {"id": name, "runner": vars(runner), "session": 1, "output": None, "started_ns": 0} | more
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -113,6 +113,18 @@ def test_clean_removes_dead_runs_folders_and_drafts_and_leaves_the_rest(tmp_path
     assert str(tmp_path / "dead0000" / "socket") in report.files
     assert sorted(tmp_path.iterdir()) == sorted([alive, live_draft, foreign])
     assert clean(registry=tmp_path).files == ()
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+def test_clean_removes_the_output_of_a_dead_run_only_if_it_was_temporary(tmp_path, temporary):
+    registry, output = tmp_path / "registry", tmp_path / "output"
+    registry.mkdir()
+    output.mkdir()
+    (output / "events.jsonl").write_text("")
+    register(registry, "dead0000", DEAD, output=str(output), is_output_temporary=temporary)
+    report = clean(registry=registry)
+    assert output.exists() != temporary
+    assert (str(output / "events.jsonl") in report.files) == temporary
 
 
 def start(environment):
