@@ -60,10 +60,18 @@ def test_an_announcement_that_is_only_due_later_is_not_made_at_once(stage):
     assert event["time_ns"] > report["resumed_ns"]
 
 
-def test_what_is_announced_before_the_gate_is_open_reaches_nobody(stage):
+@pytest.fixture
+def lookout(stage):
+    """At the client."""
     space = NetworkNamespace(stage.fabric.places["c1"].pid)
     with space.entered():
-        lookout = Lookout(stage.fabric.places["c1"].interface)
+        made = Lookout(stage.fabric.places["c1"].interface)
+    yield made
+    made.close()
+    space.close()
+
+
+def test_what_is_announced_before_the_gate_is_open_reaches_nobody(stage, lookout):
     lookout.watch(bytes.fromhex(stage.fabric.places["guest-b"].mac.replace(":", "")))
     stage.migrate("a", "b", announce="na")
     stage.agents["b"].wait_reply("arrival", 10)
@@ -75,8 +83,6 @@ def test_what_is_announced_before_the_gate_is_open_reaches_nobody(stage):
     stage.agents["b"].command("announce", announce="garp")
     stage.agents["b"].wait_reply("announced", 10)
     assert has_seen(lookout, wait_s=10)
-    lookout.close()
-    space.close()
 
 
 def test_a_guest_that_leaves_again_is_not_announced_where_it_was(stage):
