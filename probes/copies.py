@@ -39,7 +39,9 @@ def copies(packets: Packets) -> Bool:
     mask = np.zeros(len(packets), np.bool_)
     of_ip = (packets.ethertype == ETHERTYPE_IPV4) | (packets.ethertype == ETHERTYPE_IPV6)
     told = (packets.protocol == PROTOCOL_TCP) | (packets.protocol == PROTOCOL_UDP) | (packets.echo > 0)
-    rows = np.flatnonzero(of_ip & told & (packets.fragment != LATER_FRAGMENT))  # those all say the same
+    # Later fragments all say the same; and so do acknowledgements whose options, and what they tell, are cut off.
+    told &= (packets.fragment != LATER_FRAGMENT) & (packets.whole | (packets.payload > 0))
+    rows = np.flatnonzero(of_ip & told)
     if not len(rows):
         return mask
     said = _mixed(packets, rows, _SAID)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 import unnoticed
+from unnoticed.errors import RecordError
 from unnoticed.results import grid
 from unnoticed.results.grid import Grid
 from unnoticed.results.quantities import MINUS, NOTHING, format_ns, format_share, unbroken
@@ -275,13 +276,12 @@ class Page:
 
 
 def write_page(folder: Path, *, name: str, question: str, audits: Sequence[Audit]) -> Path:
-    """Make `audit.html` in a run's folder and return its path."""
-    from unnoticed.results.report import environment_of_templates
+    """Make `audit.html` in a run's folder and return its path. Raises RecordError where it cannot be written."""
+    from unnoticed.results.report import environment_of_templates, put_page
 
     page = Page(name=name, question=question, audits=audits)
     text = environment_of_templates().get_template("audit.html.jinja").render(page=page)
-    path = folder / "audit.html"
-    partial = folder / "audit.html.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
-    return path
+    try:
+        return put_page(folder / "audit.html", text)
+    except OSError as error:
+        raise RecordError(f"{folder / 'audit.html'} cannot be written: {error.strerror}.") from error

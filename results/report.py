@@ -6,6 +6,7 @@ the template alone decides on order and look. An undefined name in it is an erro
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -430,8 +431,17 @@ def write_report(folder: Path) -> Path:
     Raises RecordError where the folder is not a run's, or its record is damaged.
     """
     page = environment_of_templates().get_template("report.html.jinja").render(report=Report(RunFolder(folder)))
-    path = folder / "report.html"
-    partial = folder / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.rename(path)
+    return put_page(folder / "report.html", page)
+
+
+def put_page(path: Path, text: str) -> Path:
+    """Put a page in its place, whole or not at all; returns the place. Raises OSError."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     return path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unnoticed.errors import PlanError
+from unnoticed.errors import PlanError, RecordError
 from unnoticed.experiments.cli import folder_argument
 from unnoticed.experiments.planning.plan import load_plan, trials
 
@@ -43,14 +43,22 @@ def command(folder: str, trial_id: str | None, client: str | None, *, every: boo
 
     audits = [_audit(path, trial, client) for trial in _chosen(path, trial_id, every=every)]
     run = RunFolder(path).run()
-    page = write_page(path, name=run.name, question=run.question, audits=audits)
+    page: Path | None = None
+    trouble: RecordError | None = None
+    try:
+        page = write_page(path, name=run.name, question=run.question, audits=audits)
+    except RecordError as error:  # the table needs no folder
+        trouble = error
     if as_json:
-        document = {"folder": str(path), "page": str(page), "audits": [audit.document() for audit in audits]}
-        click.echo(json.dumps(document, indent=1))
+        found = [audit.document() for audit in audits]
+        click.echo(json.dumps({"folder": str(path), "page": page and str(page), "audits": found}, indent=1))
     else:
         for audit in audits:
             click.echo(text(audit, width=_width()))
-        click.echo(f"Picture: {page}")
+        if page is not None:
+            click.echo(f"Picture: {page}")
+    if trouble is not None:
+        raise trouble
 
 
 def _chosen(path: Path, trial_id: str | None, *, every: bool) -> list[Trial]:

@@ -84,6 +84,19 @@ def test_the_command_shows_every_method_of_a_typical_trial_and_leaves_a_page(run
     assert (run_folder / "audit.html").read_text().count("<svg") == 1
 
 
+def test_where_the_page_cannot_be_written_the_table_is_there_and_one_sentence(run_folder, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    (folder / "audit.html").unlink(missing_ok=True)
+    (folder / "audit.html").mkdir()
+    result = call("audit", folder)
+    assert result.exit_code == 1
+    assert "audit.html cannot be written: Is a directory." in result.stderr
+    assert "was without answers for" in result.stdout
+    assert not list(folder.glob("*.partial"))
+    assert json.loads(call("audit", folder, "--json").stdout)["page"] is None
+
+
 def test_in_json_it_is_one_document_with_figures_and_errors(run_folder):
     result = call("audit", run_folder, "--all", "--json")
     assert result.exit_code == 0, result.output
