@@ -84,6 +84,14 @@ def test_frames_of_which_too_little_is_known_are_no_copies(trace):
     assert not copies(one.table()).any()
 
 
+def test_acknowledgements_whose_options_are_cut_off_are_no_copies_of_one_another(trace):
+    """Each of them reported another block, and so was longer than the one before."""
+    one = trace()
+    for length in (78, 86, 94):
+        one.hear(100, length=length, whole=False)
+    assert not copies(one.table()).any()
+
+
 # -- repeats ---------------------------------------------------------------------------------------------------------
 
 
