@@ -244,7 +244,7 @@ def parse_headers(
             at += 40
             reached = True
             for _ in range(_MOST_EXTENSIONS):
-                if upper == 0 or upper == 43 or upper == 60 or upper == 135:
+                if upper in (0, 43, 60, 135, 139, 140, 253, 254):  # RFC 6564's form, as IANA lists them
                     size = np.int64(8)
                     if at + 2 <= end:
                         size = (np.int64(data[at + 1]) + 1) * 8

@@ -120,6 +120,16 @@ def test_announcements_are_arp_whose_sender_and_target_are_one_rarp_and_what_icm
     assert table.arp_target_mac[1] == 0x027700000064
 
 
+@pytest.mark.parametrize("kind", [0, 43, 60, 135, 139, 140, 253, 254])  # IANA's extension headers of that form
+def test_tcp_is_found_behind_every_extension_header_whose_length_is_told(frames_of, kind):
+    segment = bytes(TCP(sport=40000, dport=7000, seq=9, flags="A") / Raw(b"x" * 10))
+    extension = bytes([6, 1, *range(14)])
+    frame = bytes(Ether(**ETHER) / IPv6(src="fd77::1", dst="fd77::64", nh=kind) / Raw(extension + segment))
+    table = parse(frames_of([frame]))
+    assert table.whole.all()
+    assert (table.source_port[0], table.sequence[0], table.payload[0]) == (40000, 9, 10)
+
+
 def test_what_is_not_understood_or_cut_short_is_not_whole(frames_of):
     segment = bytes(Ether(**ETHER) / IP(**ENDS) / SEGMENTS["usual"])
     fragment = bytes(Ether(**ETHER) / IP(**ENDS, frag=10) / SEGMENTS["plain"])
