@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -42,6 +43,20 @@ def runner(tmp_path):
                 time.sleep(0.01)
             return int(self.output.read_text().split()[0])
 
+        def await_output(self):
+            """Of a tool that ends when it has said it; and its end."""
+            while not (self.output.exists() and self.output.read_text()) or self.has_child():
+                time.sleep(0.01)
+
+        def has_child(self):
+            """Whether the tool still runs."""
+            pid = self.process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0] != "Z":
+                        return True
+            return False
+
     yield Runner
     for process in started:
         process.kill()
@@ -65,9 +80,7 @@ def test_a_tool_that_gave_up_by_itself_is_said_to_have(runner):
     made = runner(["sh", "-c", "echo no route >&2; exit 2"])
     made.hear()
     made.say("start")
-    while not made.output.exists() or not made.output.read_text():
-        time.sleep(0.01)
-    time.sleep(0.1)
+    made.await_output()
     made.say("stop")
     assert made.hear() == {"reply": "done", "status": 2, "ended_early": True}
     assert made.output.read_text() == "no route\n"
@@ -90,9 +103,7 @@ def test_a_tool_that_ended_by_itself_before_the_stop_is_marked(runner):
     made = runner(["echo", "over"], seconds=30)
     made.hear()
     made.say("start")
-    while not made.output.exists() or not made.output.read_text():
-        time.sleep(0.01)
-    time.sleep(0.1)
+    made.await_output()
     made.say("stop")
     assert made.hear() == {"reply": "done", "status": 0, "ended_early": True}
     assert made.output.read_text() == f"over\n\n{ENDED_EARLY}\n"
