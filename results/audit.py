@@ -18,6 +18,7 @@ from markupsafe import Markup
 import unnoticed
 from unnoticed.errors import RecordError
 from unnoticed.results import grid
+from unnoticed.results.cells import NOTABLE_STALL
 from unnoticed.results.grid import Grid
 from unnoticed.results.quantities import MINUS, NOTHING, format_ns, format_share, unbroken
 
@@ -28,7 +29,6 @@ GROUPS = {
     "tool": "What real tools reported, run beside our probes",
 }
 _LEAST_GUESSED = 0.001  # of the time: less makes no difference to any method
-_NOTABLE_STALL = 0.1  # of the outage
 _FEW = 2  # as many different figures are named one by one
 
 
@@ -158,7 +158,7 @@ class Audit:
     @property
     def stall(self) -> str:
         """That the machine had a notable part in the outage; empty where it had none."""
-        if self.stalled_ns <= _NOTABLE_STALL * self.truth.outage_ns:
+        if self.stalled_ns <= NOTABLE_STALL * self.truth.outage_ns:
             return ""
         return (
             f"For {format_ns(self.stalled_ns)} of the outage this machine itself stood still, so that it is not the "

@@ -14,6 +14,8 @@ import pandas as pd
 from unnoticed.results import schema
 from unnoticed.results.quantities import format_number
 
+NOTABLE_STALL = 0.1  # of an outage: for longer, the machine disturbed it
+
 
 def counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials that count: those that the machine did not disturb."""

@@ -52,7 +52,10 @@ def notes_of_records(path: Path, records: Records) -> list[str]:
         times = records.time_ns[records.interface == interface]
         back = max(back, int((np.maximum.accumulate(times) - times).max()))
     if back > _BACKWARDS_NS:
-        notes.append(f"{path} has stamps that go back by up to {format_ns(back)}; its order is taken for the truth.")
+        notes.append(
+            f"{path} has stamps that go back by up to {format_ns(back)}; its order is taken for the truth, and if that "
+            "was changed after the capture, frames seem to be sent again that were not."
+        )
     return notes
 
 
@@ -111,8 +114,8 @@ def notes_of_flows(connections: Sequence[Connection]) -> list[str]:
     assumed = sum(1 for end in ends if not end.mss_known and end.retransmits)
     if assumed:
         notes.append(
-            f"{_counted(assumed, 'direction')} with retransmissions had begun before the capture did: how large a "
-            "segment may be is assumed (1460 bytes), so counts in segments are estimates where frames are larger."
+            f"Of {_counted(assumed, 'direction')} with retransmissions the capture has no SYN, or not its options: "
+            "how large a segment may be is assumed (1460 bytes), so that counts are estimates where frames are larger."
         )
     if any(end.missing_bytes for end in ends):
         notes.append(

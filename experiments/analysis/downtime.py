@@ -17,6 +17,7 @@ from unnoticed.probes import outages
 from unnoticed.probes.outages import Outage
 from unnoticed.probes.samples import NEVER, Samples, samples
 from unnoticed.probes.stalls import STALL_NS, Interval, machine_stalls, merged, overlap_ns, prober_stalls
+from unnoticed.results.cells import NOTABLE_STALL
 from unnoticed.results.schema import empty
 from unnoticed.workload import Kind
 
@@ -108,7 +109,7 @@ class Downtime:
         start_ns = min(from_ns, *(felt.outage.start_ns or from_ns for felt in self.felt))
         end_ns = max(felt.outage.end_ns or until_ns for felt in self.felt)
         stood_ns = overlap_ns(self.stalls, from_ns=start_ns, to_ns=end_ns)
-        return stood_ns > _NOTABLE_SHARE * self.worst.outage_ns
+        return stood_ns > NOTABLE_STALL * self.worst.outage_ns
 
     # -- tables ----------------------------------------------------------------------------------------------------
 
@@ -288,7 +289,6 @@ def as_of(requests: Samples, *, until_ns: int) -> Samples:
     )
 
 
-_NOTABLE_SHARE = 0.1
 _LOOK_BACK_NS = 100_000_000
 _ANNOUNCEMENT_NS = 100_000_000
 _RELEARNED_NS = 1_000_000_000
