@@ -12,6 +12,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fcntl import ioctl
@@ -25,6 +26,7 @@ from unnoticed.patience import patient
 from unnoticed.probes.tools import TOOLS
 
 _TIMEOUT_S = patient(10.0)
+_PORT_S = patient(2.0)
 PRIVILEGE = "run it as root, and in a container with --privileged"
 
 
@@ -125,11 +127,20 @@ def _veth_and_bridge() -> str:
     shell("ip", "link", "set", "dev", "un0", "master", "unbr", "up")
     shell("ip", "link", "set", "dev", "un1", "up")
     shell("ip", "link", "set", "dev", "unbr", "up")
+    # Whatever was set before, the kernel opens a port by itself some time after its carrier came.
+    _await_port("forwarding")
     for state, word in (("0", "disabled"), ("3", "forwarding")):
         shell("bridge", "link", "set", "dev", "un0", "state", state)
-        if word not in shell("bridge", "link", "show", "dev", "un0"):
-            raise TrialError(f"the port did not become {word}")
+        _await_port(word)
     return "a veth pair on a bridge, its port closed and opened again"
+
+
+def _await_port(word: str) -> None:
+    end_s = time.monotonic() + _PORT_S
+    while word not in shell("bridge", "link", "show", "dev", "un0"):
+        if time.monotonic() > end_s:
+            raise TrialError(f"the port did not become {word}")
+        time.sleep(0.01)
 
 
 def _sysctls() -> str:

@@ -1,8 +1,10 @@
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -88,12 +90,14 @@ def test_a_tool_that_gave_up_by_itself_is_said_to_have(runner):
 
 def test_a_tool_that_ends_by_itself_is_waited_for_and_not_interrupted(runner):
     os.mkfifo(runner.fifo)
-    waiting = "trap 'echo interrupted' INT; echo $$; read line <$0; echo $line"
+    waiting = "trap 'echo interrupted' INT; echo $$; read line <$0; sleep 0.3; echo $line"
     made = runner(["sh", "-c", waiting, str(runner.fifo)], seconds=30)
     made.hear()
     made.say("start")
     made.tool_pid()
     made.say("stop")
+    while fcntl.ioctl(made.process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):  # until it has been heard
+        time.sleep(0.001)
     runner.fifo.write_text("the end\n")
     assert made.hear() == {"reply": "done", "status": 0, "ended_early": False}
     assert made.output.read_text().splitlines()[1:] == ["the end"]
