@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,21 @@ STAMP = np.uint64(0xBF58476D1CE4E5B9)
 _CHUNK_PAGES = 1024
 _SPREAD = np.uint64(0x9E3779B1)  # near the golden section of 2^32: multiples of it fall evenly
 _WHOLE_PPM = 1_000_000
+_S = 1_000_000_000
+_CYCLE = 1000  # writes in which each octave of a Zipf pattern has its share
+_BURST_NS, _BURST_EVERY_NS = 100_000_000, 500_000_000
 
 
 class Pattern(IntEnum):
-    """Which pages are written, in which order."""
+    """Which pages are written, in which order, and how evenly."""
 
     UNIFORM = 0  # a permutation of the working set, over and over
     SEQUENTIAL = 1
     HOT_AND_COLD = 2  # nine writes in ten go to the first tenth of the working set
+    # The r-th page has 1/r of the writes that the first one has, up to the octave that r lies in: pages of the same
+    # octave have equally many (Zipf's law with exponent 1; Gray et al., SIGMOD 1994, has it for databases).
+    ZIPF = 3
+    BURSTS = 4  # as uniform, but all writes of 500 ms are made in the first 100 ms of them
 
     @classmethod
     def named(cls, name: str) -> Pattern:
@@ -70,14 +78,13 @@ class Dirtier:
         contents: Contents = UNCOMPRESSIBLE,
     ) -> None:
         self._pages_per_s, self._contents = pages_per_s, contents
-        self._hot_and_cold = pattern is Pattern.HOT_AND_COLD and working_set_pages >= 10
-        if self._hot_and_cold:
-            hot = working_set_pages // 10
-            cold = working_set_pages - hot
-            self._lanes = [_Lane(0, hot, _stride(hot)), _Lane(hot, cold, _stride(cold))]
-        else:
-            stride = 1 if pattern is Pattern.SEQUENTIAL else _stride(working_set_pages)
-            self._lanes = [_Lane(0, working_set_pages, stride)] if working_set_pages else []
+        self._bursts = pattern is Pattern.BURSTS
+        self._lanes, cycle = _lanes(pattern, working_set_pages)
+        self._cycle = np.asarray(cycle, dtype=np.intp)
+        # By lane: how many of the first 0, 1, ... writes of a cycle go to it.
+        turns = self._cycle[None, :] == np.arange(len(self._lanes))[:, None]
+        self._before = np.pad(turns.cumsum(axis=1, dtype=np.uint64), ((0, 0), (1, 0)))
+        self._shapes = np.array([(lane.first, lane.pages, lane.stride) for lane in self._lanes], dtype=np.uint64)
 
     @property
     def is_idle(self) -> bool:
@@ -86,18 +93,29 @@ class Dirtier:
 
     def due(self, elapsed_ns: int) -> int:
         """How many writes are due when it has gone on for so long."""
-        return elapsed_ns * self._pages_per_s // 1_000_000_000
+        if self._bursts:
+            whole, rest = divmod(elapsed_ns, _BURST_EVERY_NS)
+            elapsed_ns = whole * _BURST_EVERY_NS + min(rest, _BURST_NS) * (_BURST_EVERY_NS // _BURST_NS)
+        return elapsed_ns * self._pages_per_s // _S
 
     def elapsed_ns(self, written: int) -> int:
         """For how long it has gone on, at least, when so many writes are due."""
-        return -(-written * 1_000_000_000 // self._pages_per_s)
+        even_ns = -(-written * _S // self._pages_per_s)
+        if not self._bursts or not even_ns:
+            return even_ns
+        whole, rest = divmod(even_ns - 1, _BURST_EVERY_NS)
+        return whole * _BURST_EVERY_NS + -(-(rest + 1) // (_BURST_EVERY_NS // _BURST_NS))
 
     def write(self, words: Words, *, start: int, stop: int) -> None:
         """Make the writes `start` (included) to `stop` (excluded). `words` is the whole RAM, shape (pages, 512)."""
-        for number, lane in enumerate(self._lanes):
-            visits = np.arange(self._visits(number, start), self._visits(number, stop), dtype=np.uint64)
-            pages = FIRST_DIRTIER_PAGE + lane.first + visits * np.uint64(lane.stride) % np.uint64(lane.pages)
-            words[pages, visits // np.uint64(lane.pages) % np.uint64(PAGE_WORDS)] = (visits + np.uint64(1)) * STAMP
+        if not self._lanes:
+            return
+        cycles, turn = np.divmod(np.arange(start, stop, dtype=np.int64), len(self._cycle))
+        lane = self._cycle[turn]
+        visits = cycles.astype(np.uint64) * self._before[lane, -1] + self._before[lane, turn]
+        first, pages, stride = self._shapes[lane].T
+        where = FIRST_DIRTIER_PAGE + first + visits * stride % pages
+        words[where, visits // pages % np.uint64(PAGE_WORDS)] = (visits + np.uint64(1)) * STAMP
 
     def wrong_pages(self, words: Words, *, written: int) -> int:
         """How many pages of the area are not what the first `written` writes, and nothing else, make of them."""
@@ -116,9 +134,8 @@ class Dirtier:
 
     def _visits(self, lane: int, writes: int) -> int:
         """How many of the first `writes` writes go to a lane."""
-        if not self._hot_and_cold:
-            return writes
-        return writes // 10 if lane == 1 else writes - writes // 10
+        cycles, turn = divmod(writes, len(self._cycle))
+        return cycles * int(self._before[lane, -1]) + int(self._before[lane, turn])
 
 
 def initial_words(pages: npt.NDArray[np.int64], contents: Contents) -> Words:
@@ -150,6 +167,34 @@ def _stamp(right: Words, inside: npt.NDArray[np.bool_], pages: npt.NDArray[np.in
     last = count - 1 - (count - 1 - word) % PAGE_WORDS  # the last visit that wrote this word; negative: none
     stamps = (rank[:, None] + last * lane.pages + 1).astype(np.uint64) * STAMP
     right[inside] = np.where(last >= 0, stamps, right[inside])
+
+
+def _lanes(pattern: Pattern, pages: int) -> tuple[list[_Lane], list[int]]:
+    """The regions of a working set, and whose turn it is: the lane of each write of a cycle."""
+    if not pages:
+        return [], []
+    if pattern is Pattern.SEQUENTIAL:
+        return [_Lane(0, pages, 1)], [0]
+    if pattern is Pattern.HOT_AND_COLD and pages >= 10:
+        bounds, cycle = [0, pages // 10, pages], [0] * 9 + [1]
+    elif pattern is Pattern.ZIPF:
+        bounds = [*((1 << octave) - 1 for octave in range(pages.bit_length())), pages]
+        bounds = sorted(set(bounds))
+        weights = [sum(1 / rank for rank in range(begin + 1, end + 1)) for begin, end in pairwise(bounds)]
+        cycle = _turns(weights)
+    else:
+        bounds, cycle = [0, pages], [0]
+    return [_Lane(begin, end - begin, _stride(end - begin)) for begin, end in pairwise(bounds)], cycle
+
+
+def _turns(weights: list[float]) -> list[int]:
+    """A cycle in which each has turns by its weight, as evenly spread as they go."""
+    total, had, turns = sum(weights), [0] * len(weights), []
+    for turn in range(1, _CYCLE + 1):
+        chosen = max(range(len(weights)), key=lambda number: turn * weights[number] / total - had[number])
+        had[chosen] += 1
+        turns.append(chosen)
+    return turns
 
 
 def _stride(pages: int) -> int:

@@ -294,7 +294,7 @@ class GuestSettings(Section):
     memory_bytes: SizeBytes = Field(alias="memory", default=256 * _MIB, gt=0, multiple_of=PAGE_BYTES)
     working_set_bytes: SizeBytes = Field(alias="working_set", default=48 * _MIB, multiple_of=PAGE_BYTES)
     dirty_rate_bytes_per_s: ByteRate = Field(alias="dirty_rate", default=20 * _MIB)
-    pattern: Literal["uniform", "sequential", "hot-and-cold"] = "uniform"
+    pattern: Literal["uniform", "sequential", "hot-and-cold", "zipf", "bursts"] = "uniform"
     trace: Annotated[str, BeforeValidator(_read_trace)] = NO_TRACE  # is replayed, instead of the three above
     zero_pages_ppm: SharePpm = Field(alias="zero_pages", default=0)  # of all, at first
     compressible_ppm: SharePpm = Field(alias="compressible", default=0)  # of each page that is not zero

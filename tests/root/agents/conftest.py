@@ -101,6 +101,7 @@ class Stage:
         memory_bytes=MEMORY_BYTES,
         working_set_bytes=WORKING_SET_BYTES,
         dirty_bytes_per_s=10 << 20,
+        pattern="uniform",
         contents=None,
         trace=None,
     ):
@@ -109,7 +110,7 @@ class Stage:
             memory_bytes=memory_bytes,
             working_set_bytes=working_set_bytes,
             dirty_bytes_per_s=dirty_bytes_per_s,
-            pattern="uniform",
+            pattern=pattern,
             contents=contents or {},
             trace=trace,
         )

@@ -18,18 +18,19 @@ WAYS = [
 GAPS = itertools.cycle(get_args(MigrationSettings.model_fields["gap"].annotation))
 
 
-@pytest.fixture(scope="module", params=["ipv4", "ipv6"])
+@pytest.fixture(scope="module", params=[("ipv4", "zipf"), ("ipv6", "bursts")], ids="-".join)
 def travelling(request, make_stage, tmp_path_factory):
     """A guest under load that goes to and fro; in the end nobody was harmed."""
-    made = make_stage(tmp_path_factory.mktemp(request.param), hold=True, ip=request.param)
+    ip, pattern = request.param
+    made = make_stage(tmp_path_factory.mktemp(ip), hold=True, ip=ip)
     try:
-        made.boot(memory_bytes=32 << 20, working_set_bytes=2 << 20, dirty_bytes_per_s=4 << 20)
+        made.boot(memory_bytes=32 << 20, working_set_bytes=2 << 20, dirty_bytes_per_s=4 << 20, pattern=pattern)
         client = made.load(rate_hz=200, connections=4)
         made.at = "a"
         yield made
         made.check_unharmed(client)
         ended = {event["remote"].rsplit(":", 1)[0] for event in made.events("socket") if event["who"] == "c1"}
-        assert ended == {{"ipv4": "10.77.0.100", "ipv6": "[fd77::64]"}[request.param]}
+        assert ended == {{"ipv4": "10.77.0.100", "ipv6": "[fd77::64]"}[ip]}
         assert not made.events("trouble") + made.events("connection-lost")
     finally:
         made.close()

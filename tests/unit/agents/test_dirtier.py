@@ -79,7 +79,7 @@ def test_one_lost_write_is_found_unless_it_was_overwritten(pattern, working_set,
     dirtier.write(words, start=number + 1, stop=writes)
     complete, _ = dirtied(pattern, working_set, writes)
     assert dirtier.wrong_pages(words, written=writes) == int((words != complete).any(axis=1).sum())
-    if writes <= working_set * 10 and pattern is not Pattern.HOT_AND_COLD:
+    if writes <= working_set * 10 and pattern not in (Pattern.HOT_AND_COLD, Pattern.ZIPF):
         assert dirtier.wrong_pages(words, written=writes) == 1
 
 
@@ -108,7 +108,7 @@ def test_writes_that_are_not_counted_are_found():
     assert dirtier.wrong_pages(words, written=990) == 10
 
 
-@pytest.mark.parametrize("pattern", [Pattern.UNIFORM, Pattern.SEQUENTIAL])
+@pytest.mark.parametrize("pattern", [Pattern.UNIFORM, Pattern.SEQUENTIAL, Pattern.BURSTS])
 @given(working_set=st.integers(1, 300), cycle=st.integers(0, 3))
 def test_each_page_is_visited_once_in_each_cycle(pattern, working_set, cycle):
     counts = visited(pattern, working_set, cycle * working_set, (cycle + 1) * working_set)
@@ -139,6 +139,39 @@ def test_hot_and_cold_takes_turns_on_every_page_of_both_parts():
     assert counts[10:].tolist() == [1] * 90
 
 
+@pytest.mark.parametrize("working_set", [2, 100, 127, 128, 5000])
+def test_a_page_of_rank_r_has_the_rth_part_of_the_writes_of_the_first(working_set):
+    dirtier = Dirtier(pattern=Pattern.ZIPF, working_set_pages=working_set)
+    words, counts, step = memory(working_set), np.zeros(working_set), 200  # few enough not to fill a page
+    for start in range(0, 200_000, step):
+        before = words[FIRST_DIRTIER_PAGE:].copy()
+        dirtier.write(words, start=start, stop=start + step)
+        counts += (words[FIRST_DIRTIER_PAGE:] != before).sum(axis=1)
+    assert counts.sum() == 200_000
+    harmonic = (1 / np.arange(1, working_set + 1)).sum()
+    for octave in range(working_set.bit_length()):
+        ranks = np.arange(1 << octave, min(working_set + 1, 2 << octave))
+        found = counts[ranks - 1]
+        assert found.sum() == pytest.approx(
+            200_000 * (1 / ranks).sum() / harmonic, rel=0.02, abs=200
+        )  # a turn per cycle
+        assert found.max() - found.min() <= 1
+
+
+def test_bursts_write_all_of_half_a_second_in_its_first_fifth():
+    dirtier = Dirtier(pattern=Pattern.BURSTS, working_set_pages=100, pages_per_s=1000)
+    moments_ms = (0, 50, 100, 300, 499, 500, 550, 600, 1000)
+    due = [dirtier.due(moment * 1_000_000) for moment in moments_ms]
+    assert due == [0, 250, 500, 500, 500, 500, 750, 1000, 1000]
+
+
+@given(pattern=patterns, rate=st.integers(1, 10**6), written=st.integers(1, 10**7))
+def test_so_many_writes_are_due_at_the_time_that_is_told_and_not_before(pattern, rate, written):
+    dirtier = Dirtier(pattern=pattern, working_set_pages=100, pages_per_s=rate)
+    elapsed_ns = dirtier.elapsed_ns(written)
+    assert dirtier.due(elapsed_ns) >= written > dirtier.due(elapsed_ns - 1)
+
+
 def test_a_working_set_of_nothing_is_never_written_and_always_right():
     words = memory(5)
     dirtier = Dirtier(pattern=Pattern.UNIFORM, working_set_pages=0)
@@ -153,7 +186,9 @@ def test_the_initial_content_has_no_two_words_alike():
 
 
 def test_patterns_are_named_as_in_a_plan():
-    assert [Pattern.named(name) for name in ("uniform", "sequential", "hot-and-cold")] == list(Pattern)
+    assert [Pattern.named(name) for name in ("uniform", "sequential", "hot-and-cold", "zipf", "bursts")] == list(
+        Pattern
+    )
 
 
 @given(zero=st.integers(0, 100), compressible=st.integers(0, 100), writes=st.integers(0, 3000))
