@@ -526,7 +526,7 @@ def validate(name: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _conform(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
-    if column.dtype == "string" and len(values):
+    if column.dtype == "string" and values.dtype != "string":
         strange = [value for value in values.dropna() if not isinstance(value, str)]
         if strange:
             raise TypeError(f"{strange[0]!r} is not a text")
@@ -537,7 +537,7 @@ def _conform(values: pd.Series[Any], column: Column) -> pd.Series[Any]:
     if column.required and bool(series.isna().any()):
         raise ValueError(f"{int(series.isna().sum())} of {len(series)} values are missing")
     if column.values:
-        unknown = sorted(set(series.dropna()) - set(column.values))
+        unknown = sorted(set(series.dropna().unique()) - set(column.values))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(column.values)}")
     return series

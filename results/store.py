@@ -152,7 +152,7 @@ class RunFolder:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name in schema.BY_NAME:
-            _write_table(partial / f"{name}.parquet", name, valid.get(name, schema.empty(name)))
+            _write_table(partial / f"{name}.parquet", name, valid[name] if name in valid else schema.empty(name))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         _sync_folder(folder)
