@@ -330,6 +330,7 @@ class Cast:
                     connection_base=(2 * number + part + 1) * _CONNECTIONS_PER_PROCESS,
                     grace_s=_GRACE_S,
                     realtime=name == "requests",
+                    seed=f"{self._trial.id}/{client}",
                     **given,
                 )
                 children.append(child)

@@ -12,6 +12,7 @@ of each connection, writes its records, and answers "done" with a summary.
 from __future__ import annotations
 
 import gc
+import random
 import select
 import sys
 from collections.abc import Callable
@@ -99,11 +100,15 @@ class Client:
     def _start(self) -> None:
         settings = self._settings
         start_ns = now_ns() + LEAD_NS
+        luck = None if settings.seed is None else random.Random(settings.seed)
+        requests_phase, connects_phase = (0.0, 0.0) if luck is None else (luck.random(), luck.random())
         if settings.request_response:
             self._slots = [self._request_flow() for _ in range(settings.request_response.connections)]
             for flow in self._slots:
                 self._open_requests(flow)
-            self._request_schedule = Schedule.at_rate(start_ns=start_ns, rate_hz=settings.request_response.rate_hz)
+            self._request_schedule = Schedule.at_rate(
+                start_ns=start_ns, rate_hz=settings.request_response.rate_hz, phase=requests_phase
+            )
             self._tick(self._request_schedule, self._on_request_time)
         if settings.download:
             rate = settings.download.rate_byte_per_s or 0
@@ -114,7 +119,9 @@ class Client:
                 upload = UploadFlow(connection=self._next_connection())
                 self._open(upload, pacing_byte_per_s=settings.upload.rate_byte_per_s)
         if settings.connect:
-            self._connect_schedule = Schedule.at_rate(start_ns=start_ns, rate_hz=settings.connect.rate_hz)
+            self._connect_schedule = Schedule.at_rate(
+                start_ns=start_ns, rate_hz=settings.connect.rate_hz, phase=connects_phase
+            )
             self._tick(self._connect_schedule, self._on_connect_time)
 
     def _stop(self) -> None:

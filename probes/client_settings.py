@@ -44,6 +44,8 @@ class ClientSettings:
     given. connection_base: connections are numbered from this + 1 on; it must keep the processes of a trial apart.
     grace_s: how long to wait for answers and ends after the stop.
     realtime: run under SCHED_FIFO (below the prober), so that latency is the network's and the guest's.
+    seed: where in its period each schedule begins is drawn from it. Load begins a set time before a migration: without
+    that, the migrations of all trials would meet slow schedules at the same point, and so would all clients.
     """
 
     client: str
@@ -56,6 +58,7 @@ class ClientSettings:
     connection_base: int = 0
     grace_s: float = 3.0
     realtime: bool = False
+    seed: str | None = None  # none: at the begin of it
     request_response: RequestSettings | None = None
     download: BulkSettings | None = None
     upload: BulkSettings | None = None

@@ -28,11 +28,15 @@ class Schedule:
             raise ValueError(f"a schedule needs a period of at least 1 ns, not {self.period_ns}")
 
     @classmethod
-    def at_rate(cls, *, start_ns: int, rate_hz: float) -> Schedule:
-        """The schedule of `rate_hz` slots per second. Raises ValueError unless 0 < rate_hz <= 1e9."""
+    def at_rate(cls, *, start_ns: int, rate_hz: float, phase: float = 0.0) -> Schedule:
+        """The schedule of `rate_hz` slots per second, the first one `phase` periods (0 to 1) after the start.
+
+        Raises ValueError unless 0 < rate_hz <= 1e9.
+        """
         if not 0 < rate_hz <= _NS_PER_S:
             raise ValueError(f"a schedule's rate must be above 0 and at most 1e9 per second, not {rate_hz}")
-        return cls(start_ns=start_ns, period_ns=round(_NS_PER_S / rate_hz))
+        period_ns = round(_NS_PER_S / rate_hz)
+        return cls(start_ns=start_ns + round(phase * period_ns), period_ns=period_ns)
 
     def intended_ns(self, slot: int) -> int:
         """When `slot` is meant to happen."""

@@ -192,3 +192,16 @@ def test_a_client_whose_parent_dies_is_gone(guest, client):
     load.process.stdin.close()
     assert load.process.wait(5) == 1
     load.process.stdin = open("/dev/null", "wb")  # noqa: SIM115, PTH123 (for the fixture to close)
+
+
+def test_schedules_begin_at_points_of_their_own_which_a_seed_gives(guest, client, tmp_path):
+    phases = []
+    for seed in ("0001/c1", "0001/c2"):
+        load = {"request_response": {"connections": 1, "rate_hz": 20}, "connect": {"rate_hz": 20}}
+        client(guest(), records_name=seed[-2:], seed=seed, **load).run(0.3)
+        records = read_requests(tmp_path / f"{seed[-2:]}.requests.npz")
+        requests, connects = (records.intended_ns[records.workload == kind] for kind in (Kind.REQUEST, Kind.CONNECT))
+        assert set(np.diff(requests)) == set(np.diff(connects)) == {50_000_000}
+        phases.append((connects[0] - requests[0]) % 50_000_000)
+    assert phases[0] != phases[1]
+    assert 0 not in phases

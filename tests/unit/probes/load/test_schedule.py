@@ -16,6 +16,11 @@ def test_nothing_is_due_before_the_start_and_the_first_slot_is_due_at_it():
     assert schedule.due(5_000 + 1_000_000) == 2
 
 
+def test_a_schedule_may_begin_in_the_midst_of_its_period():
+    schedule = Schedule.at_rate(start_ns=5_000, rate_hz=1000, phase=0.25)
+    assert [schedule.intended_ns(slot) for slot in range(2)] == [255_000, 1_255_000]
+
+
 @given(start_ns=st.integers(0, 1 << 60), rate_hz=st.floats(0.01, 1e6), slot=st.integers(0, 10_000_000))
 def test_a_slot_is_due_exactly_from_its_intended_time_on(start_ns, rate_hz, slot):
     schedule = Schedule.at_rate(start_ns=start_ns, rate_hz=rate_hz)
