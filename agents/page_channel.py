@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import socket
 import struct
-from collections.abc import Sequence
 
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import runs_in
@@ -19,7 +16,6 @@ from unnoticed.patience import patient
 SILENCE_S = patient(10.0)  # pages that do not come for so long are given up, and the guest with them
 _PRIORITY = {Kind.DEMAND: 6, Kind.PUSH: 2}  # SO_PRIORITY: interactive and bulk (include/uapi/linux/pkt_sched.h)
 _UNSENT_BYTES = 128 << 10  # of the push, in the kernel at most: what is under way when its page is demanded goes twice
-_WAKE_BYTES = 64 << 10  # of the push: it is not worth waking up for less
 _TCP_NOTSENT_LOWAT = 25
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 
@@ -35,10 +31,7 @@ class PageChannel:
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(SILENCE_S), 0))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY[kind])
-        self._is_push = kind is Kind.PUSH
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-        if self._is_push:
+        if kind is Kind.PUSH:
             connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._peer = wire.role.peer.value
 
@@ -66,45 +59,41 @@ class PageChannel:
         except OSError as error:
             raise PeerError(f"The {self._peer} is gone: {error}.") from error
 
-    def send_page(self, page: int, ram: memoryview) -> None:
-        """Send one page of the RAM, which was wanted. Raises PeerError."""
-        frame = self.wire.send(Frame(Type.PAGES, page, 1))
-        self._send_piece([frame, ram[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]])
-
-    def send_pages(self, first: int, mask: int, ram: memoryview, *, piece_bytes: int) -> int:
-        """Send PAGES and their contents, which must not change any more; returns bytes. Raises PeerError.
-
-        The kernel gets them in pieces, which it does not join: what goes out in between waits for one of them at most.
-        """
-        pages = max(1, piece_bytes // PAGE_BYTES)
-        parts: list[bytes | memoryview] = [self.wire.send(Frame(Type.PAGES, first, mask))]
-        room = pages
-        for start, count in runs_in(first, mask):
-            page, end = start, start + count
-            while page < end:
-                some = min(room, end - page)
-                parts.append(ram[page * PAGE_BYTES : (page + some) * PAGE_BYTES])
-                page, room = page + some, room - some
-                if not room:
-                    self._send_piece(parts)
-                    parts, room = [], pages
-        if parts:
-            self._send_piece(parts)
-        return FRAME_BYTES + mask.bit_count() * PAGE_BYTES
-
-    def _send_piece(self, parts: Sequence[bytes | memoryview]) -> None:
-        left = sum(map(len, parts))
+    def send_page(self, page: int, ram_fd: int) -> None:
+        """Send one page, which was wanted, from the memfd. Raises PeerError."""
+        data = self.wire.send(Frame(Type.PAGES, page, 1)) + os.pread(ram_fd, PAGE_BYTES, page * PAGE_BYTES)
         try:
-            while (sent := self.socket.sendmsg(parts, (), socket.MSG_EOR)) < left:
-                left -= sent
-                parts = [b"".join(parts)[sent:]]
+            self.socket.sendall(data)
         except OSError as error:
             raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
+
+    def send_pages(self, first: int, mask: int, ram_fd: int) -> int:
+        """Send PAGES and their contents, straight from the memfd; returns bytes. Nothing must change in them any more.
+
+        Raises PeerError.
+        """
+        runs = runs_in(first, mask)
+        parts = [self.wire.send(Frame(Type.PAGES, first, mask))]
+        try:
+            if len(runs) == 1:
+                self.socket.sendall(parts[0], socket.MSG_MORE)
+                offset, end = first * PAGE_BYTES, (first + mask.bit_length()) * PAGE_BYTES
+                offset += (runs[0][0] - first) * PAGE_BYTES
+                while offset < end:
+                    sent = os.sendfile(self.socket.fileno(), ram_fd, offset, end - offset)
+                    if sent == 0:
+                        raise OSError("nothing was sent")
+                    offset += sent
+            else:
+                parts += [os.pread(ram_fd, count * PAGE_BYTES, start * PAGE_BYTES) for start, count in runs]
+                self.socket.sendall(b"".join(parts))
+        except OSError as error:
+            raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
+        return FRAME_BYTES + mask.bit_count() * PAGE_BYTES
 
     def receive(self) -> Frame | None:
         """The next frame; None if the peer has hung up between two frames. Raises PeerError."""
         try:
-            self._await(FRAME_BYTES)
             data = self.socket.recv(FRAME_BYTES, socket.MSG_WAITALL)
         except BlockingIOError:
             raise PeerError(f"The {self._peer} said nothing for {SILENCE_S:g} s.") from None
@@ -119,26 +108,14 @@ class PageChannel:
 
     def receive_contents(self, buffer: memoryview) -> None:
         """The contents of pages, all of the buffer. Raises PeerError."""
-        length = len(buffer)
-        received = 0
-        while received < length:
-            try:
-                self._await(min(length - received, _WAKE_BYTES))
-                count = self.socket.recv_into(buffer[received:], length - received)
-            except OSError as error:
-                raise PeerError(f"The {self._peer} stopped sending pages: {error}.") from error
-            if count == 0 and received == 0:
-                raise PeerError(f"The {self._peer} hung up while pages were still there.")
-            if count == 0:
-                raise PeerError(f"The {self._peer} stopped sending pages in the midst of one.")
-            received += count
-
-    def _await(self, length: int) -> None:
-        """Of what is pushed: until so much is there. To wake up for every piece would cost more than to take it in."""
-        if self._is_push:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
-            if not self._poll.poll(SILENCE_S * 1000):
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # as recv does
+        try:
+            received = self.socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+        except OSError as error:
+            raise PeerError(f"The {self._peer} stopped sending pages: {error}.") from error
+        if received == 0:
+            raise PeerError(f"The {self._peer} hung up while pages were still there.")
+        if received < len(buffer):
+            raise PeerError(f"The {self._peer} stopped sending pages in the midst of one.")
 
     def close(self) -> None:
         self.socket.close()

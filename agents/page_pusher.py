@@ -14,14 +14,11 @@ from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.pace import Pace
 from unnoticed.agents.page_channel import PageChannel
 from unnoticed.agents.page_wire import Frame, Kind, Type
-from unnoticed.agents.ram import Ram
 from unnoticed.agents.wire import Role
 from unnoticed.clock import now_ns
 from unnoticed.tcpinfo import read_tcp_info
 
 _LOOK_NS = 2_000_000  # how often the connection is looked at
-# What a page that is waited for may find in front of it: so much of the push's pace, but a page and its frame at least.
-_PIECE_S = 70e-6
 
 
 def push(orders: Orders, settings: dict[str, Any]) -> None:
@@ -33,10 +30,9 @@ def push(orders: Orders, settings: dict[str, Any]) -> None:
     pace = Pace(limit_bytes_per_s=order["rate_bytes_per_s"])
     channel.pace(pace.bytes_per_s)
     orders.receive()  # begin
-    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
-    pushed = sent_bytes = looked_ns = 0
+    ram_fd, pushed, sent_bytes, looked_ns = settings["ram_fd"], 0, 0, 0
     while (window := owed.take()) is not None:
-        sent_bytes += channel.send_pages(*window, ram.view, piece_bytes=int(pace.bytes_per_s * _PIECE_S))
+        sent_bytes += channel.send_pages(*window, ram_fd)
         pushed += window[1].bit_count()
         now = now_ns()
         if now - looked_ns >= _LOOK_NS:

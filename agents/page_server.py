@@ -12,7 +12,6 @@ from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import PageChannel
 from unnoticed.agents.page_wire import Kind
-from unnoticed.agents.ram import Ram
 from unnoticed.agents.wire import Role
 
 
@@ -24,11 +23,11 @@ def serve(orders: Orders, settings: dict[str, Any]) -> None:
     channel = PageChannel.from_parts(
         Role.SOURCE, Kind.DEMAND, fd=fd, key=bytes.fromhex(order["key"]), pages=pages, is_patient=True
     )
-    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
+    ram_fd = settings["ram_fd"]
     served = 0
     while (frame := channel.receive()) is not None:
         owed.demand(frame.first)
-        channel.send_page(frame.first, ram.view)
+        channel.send_page(frame.first, ram_fd)
         served += 1
     orders.say("done", pages=served)
 

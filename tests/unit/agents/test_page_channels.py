@@ -90,11 +90,10 @@ def test_the_same_channel_is_not_taken_twice_nor_waited_for_in_vain(listener, mo
         channel.close()
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 2 * PAGE_BYTES, 5 * PAGE_BYTES + 1, 1 << 20])
 @pytest.mark.parametrize("mask", [1, 0b1011, (1 << 64) - 1, 0b110 << 60])
-def test_pushed_pages_come_as_they_are(joined, ram, mask, piece_bytes):
+def test_pushed_pages_come_as_they_are(joined, ram, mask):
     ours, theirs = (ends[Kind.PUSH] for ends in joined)
-    sender = threading.Thread(target=ours.send_pages, args=(7, mask, ram.view), kwargs={"piece_bytes": piece_bytes})
+    sender = threading.Thread(target=ours.send_pages, args=(7, mask, ram.fd))
     sender.start()
     frame = theirs.receive()
     buffer = memoryview(bytearray(mask.bit_count() * PAGE_BYTES))
@@ -109,7 +108,7 @@ def test_a_page_that_is_wanted_is_sent(joined, ram):
     ours, theirs = (ends[Kind.DEMAND] for ends in joined)
     theirs.send(Frame(Type.WANT, 200))
     assert ours.receive() == Frame(Type.WANT, 200)
-    ours.send_page(200, ram.view)
+    ours.send_page(200, ram.fd)
     answer = memoryview(bytearray(FRAME_BYTES + PAGE_BYTES))
     assert theirs.receive_page(answer) == Frame(Type.PAGES, 200, 1)
     assert answer[FRAME_BYTES:] == ram.view[200 * PAGE_BYTES : 201 * PAGE_BYTES]
