@@ -6,7 +6,7 @@
 One link of the `single` fabric, between the client and the switch, is asked to be each of them in turn; the others are
 unshaped. Rate: TCP goodput to the control server, corrected for headers and for the frames that the link loses as
 asked. Delay and loss: numbered frames through either direction. Bounds: 3 %, 0.3 ms, and what chance allows in 99 of
-100 measurements.
+100 measurements. What is not as asked is made and measured once more, and both are said.
 """
 
 from __future__ import annotations
@@ -103,6 +103,11 @@ def both_ways(found: list[Verified]) -> tuple[Direction, Measured]:
     )
 
 
+def problems_of(found: list[Verified]) -> list[str]:
+    """What is not as asked, of either direction."""
+    return [f"{each.way.name}: {what}" for each in found for what in differences(each.way.asked, each.measured)]
+
+
 def numbers(text: str, unit: int) -> list[int]:
     return [round(float(word) * unit) for word in text.split(",")]
 
@@ -128,17 +133,25 @@ def main() -> int:
         cell = Cell(rate_bit_per_s=rate, delay_ns=delay, loss_ppm=loss)
         name = f"{rate / 1e6:g} Mbit/s, {delay / 1e6:g} ms, {loss / 1e4:g} %"
         print(name, file=sys.stderr)
-        try:
-            found = measure_cell(cell, probes=given.probes, seconds=given.seconds, congestion=congestion)
-        except MachineError as error:
-            refused[name] = str(error)
+        before: list[str] = []
+        for _ in range(2):  # one in a hundred losses that are right lies outside of its bounds: what shows again counts
+            try:
+                found = measure_cell(cell, probes=given.probes, seconds=given.seconds, congestion=congestion)
+            except MachineError as error:
+                refused[name] = str(error)
+                break
+            problems = problems_of(found)
+            if not problems:
+                break
+            before = before or problems
+        if name in refused:
             continue
-        problems = [f"{each.way.name}: {what}" for each in found for what in differences(each.way.asked, each.measured)]
         wrong += bool(problems)
         asked, measured = both_ways(found)
-        rows.append((*table.row("c1-s1", asked, measured, found[0].way.means)[1:5], "; ".join(problems) or "as asked"))
+        rows.append((*table.row("c1-s1", asked, measured, found[0].way.means)[1:5], table.verdict(problems, before)))
         documents.append({
             "asked": asdict(cell),
+            "before": before,
             "ways": [table.document(each.way.name, each.way.asked, each.measured, each.way.means) for each in found],
         })  # fmt: skip
     print("\n".join(table.lines(rows, head=table.HEAD[1:])))

@@ -97,7 +97,7 @@ def command(  # noqa: PLR0917  # click's
 def _verify(trial: Trial, *, as_json: bool) -> int:
     """Measure the links of the trial's network, and say what they are; the exit code."""
     from unnoticed.experiments.links import table
-    from unnoticed.experiments.links.measuring import measure
+    from unnoticed.experiments.links.measuring import verify
     from unnoticed.experiments.live import fabric_for
     from unnoticed.topology.runs import Run
 
@@ -107,11 +107,11 @@ def _verify(trial: Trial, *, as_json: bool) -> int:
     ):
         click.echo("Building the network ...", err=True)
         with fabric_for(trial.settings, run_id=run.id) as fabric:
-            found = measure(fabric.ways(), progress=lambda what: click.echo(f"Measuring {what} ...", err=True))
-    each = [(one.way.name, one.way.asked, one.measured, one.way.means) for one in found]
-    documents = [table.document(*one) for one in each]
+            found = verify(fabric.ways(), progress=lambda what: click.echo(f"Measuring {what} ...", err=True))
+    each = [((one.way.name, one.way.asked, one.measured, one.way.means), one.before) for one in found]
+    documents = [table.document(*one, before=before) for one, before in each]
     if as_json:
         click.echo(json.dumps({"links": documents}, indent=1))
     else:
-        click.echo("\n".join(table.lines([table.row(*one) for one in each])))
+        click.echo("\n".join(table.lines([table.row(*one, before=before) for one, before in each])))
     return 1 if any(one["differences"] for one in documents) else 0

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unnoticed.experiments.links import table
+from unnoticed.experiments.links import measuring, table
 from unnoticed.experiments.links.judging import Measured, binomial_bounds, differences
-from unnoticed.experiments.links.measuring import account
+from unnoticed.experiments.links.measuring import Verified, account, verify
 from unnoticed.topology.direction import Direction
 
 MS = 1_000_000
@@ -102,3 +102,41 @@ def test_the_table_shows_asked_and_measured_and_what_is_not_as_asked():
     assert bad.startswith("s1>c1  none: -")
     assert bad.endswith("the delay is 1.00 ms instead of 0.00 ms")
     assert table.document("c1>s1", ASKED, MEASURED, "HTB")["differences"] == []
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Ways of these names, and what looks at them find: the first one, and the second where there is one."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Way:
+        name: str
+        asked: Direction = ASKED
+
+    def make(**found):
+        left = {name: list(each) for name, each in found.items()}
+
+        def measure(ways, **_):
+            return [Verified(way=way, measured=left[way.name].pop(0)) for way in ways]
+
+        monkeypatch.setattr(measuring, "measure", measure)
+        return [Way(name) for name in found], left
+
+    return make
+
+
+def test_what_is_not_as_asked_is_measured_once_more_and_the_rest_is_not(looks):
+    unlucky, wrong, slow = measured(lost=36), measured(lost=60), measured(rate_bit_per_s=90e6)
+    ways, left = looks(right=[MEASURED], unlucky=[unlucky, MEASURED], wrong=[wrong, wrong], other=[slow, wrong])
+    found = {one.way.name: one for one in verify(ways)}
+    assert not any(left.values())
+    assert (found["right"].measured, found["right"].before) == (MEASURED, None)
+    assert (found["unlucky"].measured, found["unlucky"].before) == (MEASURED, unlucky)
+    unlucky_said = "36 of 2000 frames were lost, where 10 to 32 were to be expected"
+    said = {name: table.row(name, ASKED, one.measured, "HTB", before=one.before)[-1] for name, one in found.items()}
+    assert said == {
+        "right": "as asked",
+        "unlucky": f"as asked (measured again; at first {unlucky_said})",
+        "wrong": "60 of 2000 frames were lost, where 10 to 32 were to be expected",
+        "other": "60 of 2000 frames were lost, where 10 to 32 were to be expected",
+    }
