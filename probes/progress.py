@@ -6,8 +6,9 @@ felt, round trip included; TCP rounds an outage up to its retransmission schedul
 The outage is bounded by the longest silence within the stall: no acknowledgement that shows anything to have arrived.
 Taken to be one outage, it began after the newest frame that is known to have arrived was sent, and was over when the
 silence ended: `high_ns`. It lasted at least from the first frame without an answer to the last one that cannot be
-what ended the silence, since it was itself sent again, less what answers vary in the time they take: `low_ns`. Frames
-that were lost one by one, without an outage, have a `low_ns` of the time between those lost.
+what ended the silence, since it was itself sent again, less what an answer takes at most, since the first may have
+arrived and its answer have been lost: `low_ns`. Frames that were lost one by one, without an outage, have a `low_ns`
+of the time between those lost.
 
 A closed window is the receiver's will, and no stall; see `closed_ns`.
 """
@@ -22,7 +23,7 @@ from unnoticed.probes.byte_stream import ByteStream
 from unnoticed.probes.columns import I64
 from unnoticed.probes.stalls import Interval
 
-_AROUND = 50  # answers before a silence that tell how much they vary
+_AROUND = 50  # answers before a silence that tell what one takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def _outage(stream: ByteStream, *, start_ns: int, end: int, last_ns: int | None)
         high = None  # what was sent first was sent again: the path may have been away before
     else:
         high = max(spoke_ns - min(int(stream.time_ns[max(newest, 0)]), silent_ns), 0)
-    near, variation = _answers_before(stream, silent_ns)
+    near = _answer_before(stream, silent_ns)
     if near is None:
         return 0, high
     early = stream.time_ns[unanswered] + near <= spoke_ns
@@ -143,7 +144,7 @@ def _outage(stream: ByteStream, *, start_ns: int, end: int, last_ns: int | None)
         # What of the oldest bytes was sent last is what was answered in the end.
         early &= unanswered < (int(head[-1]) if len(head) else 0)
     failed = stream.time_ns[unanswered[early]]
-    low = int(failed[-1] - failed[0]) - variation if len(failed) else 0
+    low = int(failed[-1] - failed[0]) - near if len(failed) else 0
     return max(low if high is None else min(low, high), 0), high
 
 
@@ -169,10 +170,10 @@ def _newest_arrived(stream: ByteStream, shows: int) -> int:
     return min(frame, len(stream) - 1) if position > stream.start[0] else -1
 
 
-def _answers_before(stream: ByteStream, time_ns: int) -> tuple[int | None, int]:
-    """(the most that an answer took, by how much answers vary) shortly before; None if there were none."""
+def _answer_before(stream: ByteStream, time_ns: int) -> int | None:
+    """The most that an answer took shortly before; None if there were none."""
     when, took = stream.answer_times
     near = took[: int(np.searchsorted(when, time_ns, side="right"))][-_AROUND:]
     if not len(near):
         near = took[:_AROUND]
-    return (int(near.max()), int(near.max() - took.min())) if len(near) else (None, 0)
+    return int(near.max()) if len(near) else None

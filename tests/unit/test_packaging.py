@@ -24,13 +24,16 @@ def build(source: Path, folder: Path, kind: str) -> Path:
     return folder / result.stdout.splitlines()[-1]
 
 
+OUTPUT = {("results", "runs"), ("results", "calibrations")}  # of the product, where it was used in the checkout
+
+
 def source_files() -> set[str]:
     """What a wheel must hold, by the names it has there."""
     files = {f"unnoticed/{path.name}" for path in (ROOT / "src/unnoticed").iterdir() if path.is_file()}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             name = path.relative_to(ROOT)
-            if path.is_file() and "__pycache__" not in name.parts and name.parts[:2] != ("results", "runs"):
+            if path.is_file() and "__pycache__" not in name.parts and name.parts[:2] not in OUTPUT:
                 files.add(f"unnoticed/{name.as_posix()}")
     return files
 
