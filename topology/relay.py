@@ -1,7 +1,8 @@
 """The relay: a process of ours that delays frames where the kernel has no netem. This is its handle.
 
-What it is told is read back from it, and it counts every frame: those taken are those sent, lost as asked, and dropped,
-each for a reason of its own (`overflowed`, `oversized`, `refused`, `missed`), but for those that still wait.
+What it is told is read back from it, and it counts every frame: those taken are those sent, lost as asked or in a link
+that was `cut`, and dropped, each for a reason of its own (`overflowed`, `oversized`, `refused`, `missed`), but for
+those that still wait.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from unnoticed.control import Control, ParentGoneError
 from unnoticed.topology.packet_port import SLOT_BYTES, PacketPorts
 
 PRIORITY = 45  # above every process that measures, since it is the network they measure; below the kernel's own
-COUNTS = ("taken", "sent", "lost", "repeated", "overflowed", "oversized", "refused", "late", "latest_ns")
+COUNTS = ("taken", "sent", "lost", "repeated", "overflowed", "oversized", "refused", "cut", "late", "latest_ns")
 FOREVER_NS = 1 << 62
 _PREPARED_BYTES = 64 << 20  # of the lines: touched beforehand, so that no frame waits for memory
 

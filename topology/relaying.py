@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
+from numba.core.types.misc import CPointer
 
 from unnoticed.compiled import compiled
 
@@ -27,8 +28,8 @@ U8 = npt.NDArray[np.uint8]
 
 INLET, OUTLET, DELAY, JITTER, LOSS, REORDER, DUPLICATE = range(7)  # columns of `asked`; the first two are ports
 FIRST, WAITING, END, LAST_DUE, ENTRY, SLOT = range(6)  # of `state`: of the line, of `queue`, of the inlet's ring
-TAKEN, SENT, LOST, REPEATED, OVERFLOWED, OVERSIZED, REFUSED, LATE, LATEST = range(9)  # of `counts`
-ASKED_COLUMNS, STATE_COLUMNS, COUNT_COLUMNS = 7, 6, 9
+TAKEN, SENT, LOST, REPEATED, OVERFLOWED, OVERSIZED, REFUSED, CUT, LATE, LATEST = range(10)  # of `counts`
+ASKED_COLUMNS, STATE_COLUMNS, COUNT_COLUMNS = 7, 6, 10
 
 LATE_NS = 300_000  # later than this and a frame is counted as late
 _FOREVER_NS = 1 << 62
@@ -40,10 +41,12 @@ _STATUS_USER = 1
 _CLOCK_REALTIME, _CLOCK_MONOTONIC = 0, 1
 _POLLIN, _POLLERR = 1, 8
 _MSG_DONTWAIT = 0x40
+_ENETDOWN = 100  # include/uapi/asm-generic/errno.h
 
 # Functions of libc that compiled code calls by their names; pointers are numbers here.
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
 _ppoll: Any = types.ExternalFunction("ppoll", types.int32(types.uintp, types.uintp, types.uintp, types.uintp))
+_errno: Any = types.ExternalFunction("__errno_location", CPointer(types.int32)())
 _send: Any = types.ExternalFunction("send", types.intp(types.int32, types.uintp, types.uintp, types.int32))
 
 
@@ -104,6 +107,8 @@ def _now_ns(clock: int, clock_buffer: I64) -> Any:
 def _dispatch(descriptor: int, address: int, size: int, counts: I64, row: int) -> None:
     if _send(np.int32(descriptor), np.uint64(address), np.uint64(size), np.int32(_MSG_DONTWAIT)) == size:
         counts[row, SENT] += 1
+    elif _errno()[0] == _ENETDOWN:  # the link is cut: it is lost, as what is in a cable would be
+        counts[row, CUT] += 1
     else:
         counts[row, REFUSED] += 1
 

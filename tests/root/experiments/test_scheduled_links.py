@@ -14,6 +14,7 @@ pytestmark = pytest.mark.root
 PLAN = """question = "What if the network degrades meanwhile?"
 [fabric]
 shape = "single"
+links = { "c2-s1" = { delay = "2 ms" } }
 [[fabric.schedule]]
 link = "c1-s1"
 when = "round 0"
