@@ -18,8 +18,9 @@ from unnoticed.agents.page_sender import PageSender
 from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type, channel_key
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, Ram
 from unnoticed.errors import MigrationError, PeerError
+from unnoticed.patience import patient
 
-_CONNECT_S = 5.0
+_CONNECT_S = patient(5.0)
 _VERDICT_S = 2 * SILENCE_S  # the destination gives up earlier than that, and says so
 _HELPERS = {Kind.DEMAND: "page_server", Kind.PUSH: "page_pusher"}
 

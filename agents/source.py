@@ -34,6 +34,7 @@ from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.patience import patient
 
+_CONNECT_S = patient(5.0)
 _PREPARE_S = patient(20.0)  # longest wait for the destination to start a shell
 _PREPARE_S_PER_GIB = patient(15.0)  # and to fault in its RAM
 _RETURN_S = 3.0  # longest wait for frames that the destination held
@@ -167,7 +168,7 @@ class Source:
         if settings.verify and self._copying is not wire.Copying.BEFORE:
             raise MigrationError("A digest of all RAM cannot be compared before the guest resumes: it comes later.")
         try:
-            connection = socket.create_connection((settings.destination, PORT), timeout=5)
+            connection = socket.create_connection((settings.destination, PORT), timeout=_CONNECT_S)
         except OSError as error:
             raise PeerError(f"The agent at {settings.destination}:{PORT} cannot be reached: {error}.") from error
         channel = Channel(

@@ -25,6 +25,7 @@ PROBE_PERIOD_NS = 1_000_000
 GUEST_STREAM, CONTROL_STREAM = 0, 1
 NO_REQUESTS = RequestRecords(**{name: np.empty(0, dtype) for name, dtype in REQUEST_ARRAYS.items()})
 _CLOCK_MOVED_NS = 50_000  # capture stamps would be off by this much
+_TO_MANY = np.uint64(1 << 40)  # the bit of a MAC address that tells groups from single receivers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +74,19 @@ class RawRecords:
     @cached_property
     def clients(self) -> list[str]:
         """The clients that drew load, in natural order: as the fabric's record names them, if there was a fabric."""
+        named = self._fabric.get("clients")
+        return named or [f"c{number}" for number in range(1, self.settings.clients.count + 1)]
+
+    @cached_property
+    def _fabric(self) -> dict[str, Any]:
+        """What the fabric said of itself; nothing where there was none."""
         try:
-            named = json.loads((self.folder / "fabric.json").read_text()).get("clients")
+            said = json.loads((self.folder / "fabric.json").read_text())
         except FileNotFoundError:
-            named = None
+            return {}
         except (OSError, ValueError) as error:
             raise RecordError(f"{self.folder.name}: fabric.json cannot be read ({error}).") from error
-        return named or [f"c{number}" for number in range(1, self.settings.clients.count + 1)]
+        return dict(said)
 
     @cached_property
     def events(self) -> list[Event]:
@@ -129,7 +136,11 @@ class RawRecords:
         return list(self.named("capture"))
 
     def packets(self, point: str) -> Packets:
-        """The capture of a point, in CLOCK_MONOTONIC. Raises RecordError unless it holds what the observer wrote."""
+        """The capture of a point, in CLOCK_MONOTONIC. Raises RecordError unless it holds what the observer wrote.
+
+        Of a client's and the guest's without what is none of theirs: switches that do not know where somebody is send
+        his frames to everybody, and a capture sees them.
+        """
         if point not in self._packets:
             file = self.folder / "captures" / f"{point}.pcap"
             try:
@@ -139,7 +150,7 @@ class RawRecords:
             written = sum(int(event["frames"]) for event in self.captures if event["point"] == point)
             if len(packets) != written:
                 raise RecordError(f"{file} holds {len(packets)} frames; the observer wrote {written}.")
-            self._packets[point] = packets
+            self._packets[point] = self._meant_for(point, packets)
         return self._packets[point]
 
     def has_capture(self, point: str) -> bool:
@@ -179,6 +190,15 @@ class RawRecords:
         if len(sent) == 0:
             raise RecordError(f"{self.folder.name}: client {client} sent no probe.")
         return int(packets.source_high[sent[0]]) << 64 | int(packets.source[sent[0]])
+
+    def _meant_for(self, point: str, packets: Packets) -> Packets:
+        place = self._fabric.get("places", {}).get(point)
+        if place is None or point not in {*self.clients, "guest-a", "guest-b"}:
+            return packets
+        mac = np.uint64(int(str(place["mac"]).replace(":", ""), 16))
+        is_to_many = (packets.destination_mac & _TO_MANY) != 0
+        meant = (packets.source_mac == mac) | (packets.destination_mac == mac) | is_to_many
+        return packets if meant.all() else packets.select(meant)
 
     def _alive(self, place: str) -> Packets:
         """The capture of the guest's port at a host, without what sockets sent there that had left it before.

@@ -213,7 +213,7 @@ def _differing(captures: pd.DataFrame) -> list[str]:
     known = captures.dropna(subset=["retransmits", "kernel_retransmits"])
     columns = (known[name].tolist() for name in ("point", "retransmits", "kernel_retransmits"))
     return [
-        f"From {point} {ours} segments were sent again, but {kernels} by the kernel's counter of its namespace."
+        f"From {point} {ours:.0f} segments were sent again, but {kernels:.0f} by the kernel's counter of its namespace."
         for point, ours, kernels in zip(*columns, strict=True)
         if ours != kernels
     ]

@@ -155,7 +155,9 @@ def test_a_daemon_that_died_is_told(tmp_path):
 
 
 def test_a_guest_migrates_over_it_and_each_switch_is_seen_to_re_learn(start_run):  # noqa: F811
-    run = start_run("run", "--set", "fabric.switch.kind=ovs", "--set", "fabric.shape=tree", "--set", "clients.count=2")
+    changes = ["fabric.switch.kind=ovs", "fabric.shape=tree", "clients.count=2", "guest.dirty_rate=1 MiB/s"]
+    changes += ["clients.request_response.rate=10 Hz", "clients.download.rate=1 Mbit/s"]  # as much as emulation bears
+    run = start_run("run", *(word for change in changes for word in ("--set", change)))
     assert run.wait(patient(120)) == 0, run.stderr()
     tables = RunFolder(run.out).load()
     (trial,) = tables.trials.to_dict("records")
