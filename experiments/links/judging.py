@@ -1,6 +1,7 @@
 """What was measured of one direction of a link against what it was asked to be. Pure.
 
-Bounds: the rate within 3 %, the delay within 0.3 ms, the loss within what chance allows in 99 of 100 measurements.
+Bounds: the rate within 3 %, the delay within 0.3 ms, and loss, duplication and reordering within what chance allows in
+99 of 100 measurements. Jitter has to show, and to stay within its range. A queue's length is not measured.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from unnoticed.topology.direction import Direction
 RATE_TOLERANCE = 0.03
 DELAY_TOLERANCE_NS = 300_000
 LOSS_CONFIDENCE = 0.99
+LATE_TOLERANCE_NS = 5_000_000  # of one frame in a hundred: machines stand still for a while
+LEAST_PERIOD_NS = 1_000_000  # of the probe frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +25,15 @@ class Measured:
 
     Times in ns, from the sending to the arrival at the other end, of frames that arrived; None if none did.
     `rate_bit_per_s` is of Ethernet frames, before losses; None if it was not measured. `overtaken`: frames that arrived
-    after one that was sent later.
+    after one that was sent later. `early`: frames that took less than half the shortest delay, as reordered ones do;
+    they are left out of the times.
     """
 
     sent: int
     lost: int
     repeated: int
     overtaken: int
+    early: int
     delay_ns: int | None  # median
     least_ns: int | None
     most_ns: int | None  # 99th percentile
@@ -70,6 +75,20 @@ def differences(asked: Direction, measured: Measured) -> list[str]:
     return list(_differences(asked, measured))
 
 
+def early_below_ns(asked: Direction) -> int:
+    """What a frame that is reordered takes less than, and no other does; 0 where the two cannot be told apart."""
+    least = asked.delay_ns - asked.jitter_ns
+    return least // 2 if least // 2 > DELAY_TOLERANCE_NS else 0
+
+
+def least_spread_ns(jitter_ns: int) -> float:
+    """How far apart the delays of probe frames must be at least, where a jitter is asked for.
+
+    A relay keeps their order, so that a frame waits for those before it: of a wide jitter only the longest delays show.
+    """
+    return min(jitter_ns, math.sqrt(jitter_ns * LEAST_PERIOD_NS)) / 2
+
+
 def _differences(asked: Direction, measured: Measured) -> Iterator[str]:
     share = asked.loss_ppm / 1e6
     low, high = binomial_bounds(measured.sent, share)
@@ -81,19 +100,38 @@ def _differences(asked: Direction, measured: Measured) -> Iterator[str]:
         yield f"{measured.repeated} of {arrived} frames came twice, where {low} to {high} were to be expected"
     if measured.overtaken and not asked.reorder_ppm:
         yield f"{measured.overtaken} frames were overtaken"
-    if measured.delay_ns is None or measured.least_ns is None or measured.most_ns is None:
+    if early_below_ns(asked):
+        share = asked.reorder_ppm / 1e6
+        low, high = binomial_bounds(arrived, 1 - (1 - share) * (1 - share * asked.duplicate_ppm / 1e6))  # of copies one
+        if not low <= measured.early <= high:
+            yield f"{measured.early} of {arrived} frames passed without the delay, where {low} to {high} were due"
+    if arrived:
+        yield from _delay_differences(asked, measured)
+    else:
         yield "no frame arrived"
-    elif asked.jitter_ns:
-        least, most = asked.delay_ns - asked.jitter_ns, asked.delay_ns + asked.jitter_ns
-        if not asked.reorder_ppm and measured.least_ns < least:
-            yield f"the shortest delay is {_ms(measured.least_ns)}, less than {_ms(least)}"
-        if measured.most_ns > most + DELAY_TOLERANCE_NS:
-            yield f"99 % of the delays are up to {_ms(measured.most_ns)}, more than {_ms(most)}"
-    elif abs(measured.delay_ns - asked.delay_ns) > DELAY_TOLERANCE_NS and asked.reorder_ppm < 500_000:
-        yield f"the delay is {_ms(measured.delay_ns)} instead of {_ms(asked.delay_ns)}"
     rate = measured.rate_bit_per_s
     if rate is not None and asked.rate_bit_per_s is not None and abs(rate / asked.rate_bit_per_s - 1) > RATE_TOLERANCE:
         yield f"the rate is {rate / 1e6:.4g} Mbit/s instead of {asked.rate_bit_per_s / 1e6:.4g}"
+
+
+def _delay_differences(asked: Direction, measured: Measured) -> Iterator[str]:
+    if measured.delay_ns is None or measured.least_ns is None or measured.most_ns is None:
+        return  # all were reordered
+    least, most = asked.delay_ns - asked.jitter_ns, asked.delay_ns + asked.jitter_ns
+    if asked.jitter_ns:
+        if measured.least_ns < least and (early_below_ns(asked) or not asked.reorder_ppm):
+            yield f"the shortest delay is {_ms(measured.least_ns)}, less than {_ms(least)}"
+        spread = measured.most_ns - measured.least_ns
+        if spread < least_spread_ns(asked.jitter_ns):
+            yield f"delays differ by {_ms(spread)}, which is no jitter of {_ms(asked.jitter_ns)}"
+        tolerance_ns = DELAY_TOLERANCE_NS
+    else:
+        is_plain = early_below_ns(asked) or asked.reorder_ppm < 500_000
+        if is_plain and abs(measured.delay_ns - asked.delay_ns) > DELAY_TOLERANCE_NS:
+            yield f"the delay is {_ms(measured.delay_ns)} instead of {_ms(asked.delay_ns)}"
+        tolerance_ns = LATE_TOLERANCE_NS
+    if measured.most_ns > most + tolerance_ns:
+        yield f"99 % of the delays are up to {_ms(measured.most_ns)}, more than {_ms(most)}"
 
 
 def _ms(nanoseconds: int) -> str:

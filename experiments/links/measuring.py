@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unnoticed.errors import FabricError
-from unnoticed.experiments.links.judging import Measured, differences
+from unnoticed.experiments.links.judging import LEAST_PERIOD_NS, Measured, differences, early_below_ns
 from unnoticed.probes.frame_sender import ETHERTYPE, NUMBER_AT, SMALL_BYTES, FrameSender
 from unnoticed.probes.namespace import inside_network_of
 from unnoticed.probes.packet_ring import PACKET_OUTGOING, STATUS_USER, PacketRing
@@ -25,7 +25,6 @@ from unnoticed.topology.emulator import LinkWay
 from unnoticed.topology.namespaces import read_device
 
 PROBES = 2000
-_PERIOD_NS = 1_000_000
 _GRACE_NS = 200_000_000
 _SHARE_OF_RATE = 4  # probes take at most this part of a slow link
 _SNAP = 64
@@ -88,7 +87,7 @@ def measure(
 def _probe(ways: Sequence[LinkWay], *, probes: int) -> list[Measured]:
     sent = np.zeros((len(ways), probes), np.int64)
     slowest = min((way.asked.rate_bit_per_s or 1 << 40 for way in ways), default=1)
-    period_ns = max(_PERIOD_NS, SMALL_BYTES * 8 * _SHARE_OF_RATE * 1_000_000_000 // slowest)
+    period_ns = max(LEAST_PERIOD_NS, SMALL_BYTES * 8 * _SHARE_OF_RATE * 1_000_000_000 // slowest)
     with ExitStack() as at_end:
         rings, senders = [], []
         for way in ways:
@@ -115,7 +114,7 @@ def _probe(ways: Sequence[LinkWay], *, probes: int) -> list[Measured]:
             _, drops = ring.statistics()
             if drops:
                 raise FabricError(f"{drops} frames at {way.receiver.interface} were missed: nothing was measured.")
-            found.append(account(*_arrivals(ring), sent_ns=times))
+            found.append(account(*_arrivals(ring), sent_ns=times, early_below_ns=early_below_ns(way.asked)))
         return found
 
 
@@ -134,18 +133,25 @@ def _arrivals(ring: PacketRing) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 
 
 def account(
-    numbers: npt.NDArray[np.int64], arrived_ns: npt.NDArray[np.int64], *, sent_ns: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64],
+    arrived_ns: npt.NDArray[np.int64],
+    *,
+    sent_ns: npt.NDArray[np.int64],
+    early_below_ns: int = 0,
 ) -> Measured:
     """What became of frames 0, 1, ... that were sent at `sent_ns`: those that arrived, in order of arrival."""
     _, first = np.unique(numbers, return_index=True)
     once = np.sort(first)  # each frame's first arrival, in order
     took = np.sort(arrived_ns[once] - sent_ns[numbers[once]])
+    early = int(np.searchsorted(took, early_below_ns)) if early_below_ns else 0
+    took = took[early:]
     overtaken = int((numbers[once] < np.maximum.accumulate(numbers[once])).sum()) if len(once) else 0
     return Measured(
         sent=len(sent_ns),
         lost=len(sent_ns) - len(once),
         repeated=len(numbers) - len(once),
         overtaken=overtaken,
+        early=early,
         delay_ns=int(np.median(took)) if len(took) else None,
         least_ns=int(took[0]) if len(took) else None,
         most_ns=int(took[int(0.99 * (len(took) - 1))]) if len(took) else None,

@@ -13,7 +13,7 @@ from unnoticed.topology.direction import Direction
 MS = 1_000_000
 ASKED = Direction(rate_bit_per_s=100_000_000, delay_ns=5 * MS, loss_ppm=10_000)
 MEASURED = Measured(
-    sent=2000, lost=20, repeated=0, overtaken=0, delay_ns=5_050_000, least_ns=5_010_000, most_ns=5_200_000,
+    sent=2000, lost=20, repeated=0, overtaken=0, early=0, delay_ns=5_050_000, least_ns=5_010_000, most_ns=5_200_000,
     rate_bit_per_s=99_500_000.0,
 )  # fmt: skip
 
@@ -72,9 +72,42 @@ def test_jitter_is_judged_by_its_range():
     assert "up to 7.40 ms" in differences(asked, measured(**{**wide, "most_ns": 7_400_000}))[0]
 
 
-def test_reordered_frames_may_be_early_and_overtaken():
+@pytest.mark.parametrize("jitter_ms", [0.5, 2, 50, 500])
+def test_a_jitter_that_does_not_show_is_none(jitter_ms):
+    jitter_ns = int(jitter_ms * MS)
+    asked = dataclasses.replace(ASKED, delay_ns=jitter_ns, jitter_ns=jitter_ns)
+    constant = {"delay_ns": jitter_ns, "least_ns": jitter_ns, "most_ns": jitter_ns + 100_000}
+    assert "delays differ by 0.10 ms" in differences(asked, measured(**constant))[0]
+    # As a relay does it: each frame is held for its own time, and none passes the one before.
+    held = np.random.default_rng(1).integers(0, 2 * jitter_ns, 2000)
+    sent = np.arange(2000) * MS
+    delays = np.sort(np.maximum.accumulate(sent + held) - sent)
+    times = {"delay_ns": int(delays[1000]), "least_ns": int(delays[0]), "most_ns": int(delays[1980])}
+    assert differences(asked, measured(**times)) == []
+
+
+def test_of_a_frame_in_a_hundred_a_machine_that_stands_still_may_be_the_reason_but_not_of_seconds():
+    assert differences(ASKED, measured(most_ns=8 * MS)) == []
+    assert "up to 2000.00 ms, more than 5.00 ms" in differences(ASKED, measured(most_ns=2000 * MS))[0]
+
+
+def test_reordered_frames_may_be_overtaken_and_as_many_as_asked_for_pass_without_the_delay():
     asked = dataclasses.replace(ASKED, reorder_ppm=10_000)
-    assert differences(asked, measured(overtaken=100, least_ns=10_000)) == []
+    assert differences(asked, measured(overtaken=100, early=20)) == []
+    for early in (0, 900):
+        assert f"{early} of 1980 frames passed without the delay" in differences(asked, measured(early=early))[0]
+    assert "0 of 1980 frames" in differences(dataclasses.replace(asked, reorder_ppm=300_000), MEASURED)[0]
+    most = dataclasses.replace(asked, reorder_ppm=600_000)
+    assert "the delay is 500.00 ms" in differences(most, measured(early=1188, delay_ns=500 * MS))[0]
+    everyone = dataclasses.replace(asked, reorder_ppm=1_000_000)
+    nothing = {"delay_ns": None, "least_ns": None, "most_ns": None}
+    assert differences(everyone, measured(early=1980, overtaken=0, **nothing)) == []
+
+
+def test_without_a_delay_to_speak_of_nobody_can_tell_which_frames_are_early():
+    asked = Direction(rate_bit_per_s=None, delay_ns=200_000, reorder_ppm=100_000)
+    fast = {"lost": 0, "delay_ns": 200_000, "least_ns": 10_000, "most_ns": 300_000, "rate_bit_per_s": None}
+    assert differences(asked, measured(**fast, overtaken=3)) == []
 
 
 def test_frames_are_accounted_for_by_their_numbers():
@@ -86,6 +119,14 @@ def test_frames_are_accounted_for_by_their_numbers():
     assert (found.least_ns, found.delay_ns) == (MS, 4 * MS)
 
 
+def test_early_frames_are_left_out_of_the_times():
+    sent = np.array([1000, 2000, 3000, 4000]) * MS
+    found = account(
+        np.array([1, 0, 2, 3]), np.array([2000, 1010, 3010, 4012]) * MS, sent_ns=sent, early_below_ns=5 * MS
+    )
+    assert (found.early, found.least_ns, found.delay_ns, found.overtaken) == (1, 10 * MS, 10 * MS, 1)
+
+
 def test_nothing_that_arrived_is_no_delay():
     nothing = np.zeros(0, np.int64)
     found = account(nothing, nothing, sent_ns=np.zeros(7, np.int64))
@@ -93,9 +134,10 @@ def test_nothing_that_arrived_is_no_delay():
 
 
 def test_the_table_shows_asked_and_measured_and_what_is_not_as_asked():
+    slow = measured(rate_bit_per_s=None, lost=0, delay_ns=MS, most_ns=MS)
     head, good, bad = table.lines([
         table.row("c1>s1", ASKED, MEASURED, "HTB, relay"),
-        table.row("s1>c1", Direction(rate_bit_per_s=None), measured(rate_bit_per_s=None, lost=0, delay_ns=MS), "veth"),
+        table.row("s1>c1", Direction(rate_bit_per_s=None), slow, "veth"),
     ])  # fmt: skip
     assert head.split()[0] == "link"
     assert good == "c1>s1  100: 99.5     5: 5.05    1: 1.00  HTB, relay  as asked"
