@@ -72,10 +72,12 @@ class Direction:
 class LinkChange:
     """What differs on some links: `link` says on which ("s1-s2", or one way "s1>s2"); None leaves a value as it is.
 
-    The two parts are names of nodes, or a kind of them: clients, hosts, switches, control.
+    The two parts are names of nodes, or a kind of them: clients, hosts, switches, routers, control. `number` is that of
+    the one link that is meant, both ways: two nodes may have several links, and then their names do not tell which.
     """
 
     link: str
+    number: int | None = None
     rate_bit_per_s: int | None = None
     queue_ns: int | None = None
     delay_ns: int | None = None
@@ -88,6 +90,12 @@ class LinkChange:
         """The direction with this change. Raises PlanError where a value cannot be."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Direction)}
         return dataclasses.replace(direction, **{name: value for name, value in given.items() if value is not None})
+
+    def meant(self, pairs: Sequence[tuple[str, str]], kinds: Mapping[str, str]) -> set[tuple[int, bool]]:
+        """Which directions of the links `pairs` this concerns, as `select` has it."""
+        if self.number is None:
+            return select(self.link, pairs, kinds)
+        return {(self.number, True), (self.number, False)}
 
 
 def readings(link: str) -> Iterator[tuple[str, str, bool]]:
@@ -168,21 +176,20 @@ def _all_states(
     states = [([there], [back]) for there, back in asked]
     problems: list[str] = []
 
-    def meant(link: str) -> list[tuple[int, bool]]:
-        found = select(link, pairs, kinds)
+    def known(link: str, found: set[tuple[int, bool]]) -> list[tuple[int, bool]]:
         if not found:
             problems.append(no_such_link(link, pairs))
         return sorted(found)
 
     for change in changes:
-        for number, there in meant(change.link):
+        for number, there in known(change.link, change.meant(pairs, kinds)):
             line = states[number][0 if there else 1]
             try:
                 line.append(change.applied(line[-1]))
             except PlanError as error:
                 problems += [f"The link {change.link}: {problem}" for problem in error.problems]
     for link in named:
-        meant(link)
+        known(link, select(link, pairs, kinds))
     if problems:
         raise PlanError(*dict.fromkeys(problems))
     return states

@@ -63,12 +63,13 @@ def wiring_of(topo: Topo) -> Wiring:
 def link_changes(topo: Topo, *, queue_ns: int) -> list[LinkChange]:
     """What a topology asks of single links, as Mininet's TCLink does: bw (Mbit/s), delay, jitter, loss (%), both ways.
 
-    A link that is too slow for a queue of `queue_ns` to hold a frame gets one that does. Raises PlanError where a value
-    makes no sense.
+    Each change names its link by its number, which is that of the wiring and of the links that Mininet makes: two nodes
+    may have several. A link that is too slow for a queue of `queue_ns` to hold a frame gets one that does. Raises
+    PlanError where a value makes no sense.
     """
     changes: list[LinkChange] = []
     problems: list[str] = []
-    for one, other, info in topo.links(sort=True, withInfo=True):
+    for number, (one, other, info) in enumerate(topo.links(sort=True, withInfo=True)):
         try:
             asked = _asked(info, queue_ns=queue_ns)
         except (ValueError, KeyError):
@@ -76,7 +77,7 @@ def link_changes(topo: Topo, *, queue_ns: int) -> list[LinkChange]:
             problems.append(f"fabric.shape: the link from {one} to {other} asks for {words}, which cannot be read.")
             continue
         if asked:
-            changes += [LinkChange(link=f"{way[0]}>{way[1]}", **asked) for way in ((one, other), (other, one))]
+            changes.append(LinkChange(link=f"{one}-{other}", number=number, **asked))
     if problems:
         raise PlanError(*problems)
     return changes

@@ -6,7 +6,8 @@ import pytest
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.design import design
-from unnoticed.topology.fabric import check_design
+from unnoticed.topology.direction import LinkChange
+from unnoticed.topology.fabric import check_design, describe_design
 from unnoticed.topology.own_topo import load_topo
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.spec import FabricSpec
@@ -180,12 +181,61 @@ def test_the_router_of_mininets_examples_is_one_and_what_it_asks_of_links_is_tak
     assert made.wiring.routers == ("r0",)
     assert made.segments.of == {"h1": 0, "h2": 0, "control": 0, "s1": 0, "h3": 1, "s2": 1}
     asked = {change.link: change for change in made.changes}
-    assert asked.keys() == {
-        f"{one}>{two}"
-        for host, switch in (("h1", "s1"), ("h2", "s1"), ("h3", "s2"))
-        for one, two in ((host, switch), (switch, host))
-    }
-    assert (asked["h1>s1"].rate_bit_per_s, asked["h1>s1"].delay_ns) == (10_000_000, 5_000_000)
-    assert asked["h1>s1"].queue_ns == 56_000_000  # the plan's 10 ms would not hold one frame as the kernel sends it
+    assert asked.keys() == {"h1-s1", "h2-s1", "h3-s2"}
+    assert (asked["h1-s1"].rate_bit_per_s, asked["h1-s1"].delay_ns) == (10_000_000, 5_000_000)
+    assert asked["h1-s1"].queue_ns == 56_000_000  # the plan's 10 ms would not hold one frame as the kernel sends it
     with pytest.raises(PlanError, match="between h1 and h3 there is a router"):
         design(spec(f"{path}:Routed", source="h1", destination="h3"))
+
+
+LINKED = """
+from mininet.topo import Topo
+
+class Linked(Topo):
+    def build(self):
+        for switch in ("s1", "s2"):
+            self.addSwitch(switch)
+        self.addLink("s1", "s2", bw=10, delay="20ms")
+        self.addLink("s1", "s2", bw=100)
+        self.addLink("s2", "s1", loss=1)
+        for host, options in (("h1", {}), ("h2", {"bw": 50}), ("hosts", {"bw": 20}), ("clients", {"bw": 30})):
+            self.addLink(self.addHost(host), "s1", **options)
+"""
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Rate (Mbit/s), delay (ms) and loss (ppm) of each link, both ways, with changes of the plan."""
+    path = tmp_path / "lab.py"
+    path.write_text(LINKED)
+
+    def links(*changes):
+        asked = FabricSpec(
+            shape=f"{path}:Linked", clients=None, roles=Roles(source="h1", destination="h2"), links=changes
+        )
+        described = describe_design(asked)["links"]
+        assert all(link["there"] == link["back"] for link in described)
+        return [
+            (
+                "-".join(link["ends"]),
+                link["there"]["rate_bit_per_s"] // 10**6,
+                link["there"]["delay_ns"] // 10**6,
+                link["there"]["loss_ppm"],
+            )
+            for link in described
+        ]
+
+    return links
+
+
+def test_each_of_several_links_between_two_nodes_gets_what_it_asks_for(linked):
+    assert [link for link in linked() if set(link[0].split("-")) == {"s1", "s2"}] == [
+        ("s1-s2", 10, 20, 0),
+        ("s1-s2", 100, 0, 0),
+        ("s2-s1", 1000, 0, 10_000),
+    ]
+
+
+def test_a_link_of_a_node_that_is_called_as_a_kind_gives_nothing_to_others(linked):
+    rates = {link: rate for link, rate, _, _ in linked() if "h" in link or "c" in link}
+    assert rates == {"h1-s1": 1000, "h2-s1": 50, "hosts-s1": 20, "clients-s1": 30, "control-s1": 1000}
