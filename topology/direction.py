@@ -118,11 +118,13 @@ def readings(link: str) -> Iterator[tuple[str, str, bool]]:
 def select(link: str, pairs: Sequence[tuple[str, str]], kinds: Mapping[str, str]) -> set[tuple[int, bool]]:
     """Which directions of the links `pairs` (their two nodes) are meant, as (number of the link, from its first node).
 
-    `kinds`: what each node is, if anything ("clients", "switches"). Empty if none is meant.
+    `kinds`: what each node is, if anything ("clients", "switches"). A word that a node is called by means that node,
+    and no kind. Empty if none is meant.
     """
+    called = {node for pair in pairs for node in pair}
 
     def is_meant(part: str, node: str) -> bool:
-        return part in {node, kinds.get(node)}
+        return part == node if part in called else part == kinds.get(node)
 
     found: set[tuple[int, bool]] = set()
     for one, other, both in readings(link):

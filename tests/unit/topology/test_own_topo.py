@@ -239,3 +239,15 @@ def test_each_of_several_links_between_two_nodes_gets_what_it_asks_for(linked):
 def test_a_link_of_a_node_that_is_called_as_a_kind_gives_nothing_to_others(linked):
     rates = {link: rate for link, rate, _, _ in linked() if "h" in link or "c" in link}
     assert rates == {"h1-s1": 1000, "h2-s1": 50, "hosts-s1": 20, "clients-s1": 30, "control-s1": 1000}
+
+
+def test_the_plan_is_laid_over_all_links_between_two_nodes_and_a_nodes_name_comes_before_a_kinds(linked):
+    found = linked(
+        LinkChange(link="s1-s2", rate_bit_per_s=5 * 10**6, queue_ns=10**9), LinkChange(link="hosts-s1", delay_ns=10**6)
+    )
+    assert {link for link in found if set(link[0].split("-")) == {"s1", "s2"}} == {
+        ("s1-s2", 5, 20, 0),
+        ("s1-s2", 5, 0, 0),
+        ("s2-s1", 5, 0, 10_000),
+    }
+    assert {name: delay for name, _, delay, _ in found if delay == 1} == {"hosts-s1": 1}
