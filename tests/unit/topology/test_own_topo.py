@@ -30,8 +30,16 @@ class Raises(Topo):
     def build(self):
         self.addLink("h1", nothing)
 
+class Leaves(Topo):
+    def build(self):
+        raise SystemExit(3)
+
+class Talks(Topo):
+    def build(self):
+        raise ValueError("one line,\\nand another")
+
 not_a_topo = dict
-topos = {"line": lambda: Line()}
+topos = {"line": lambda: Line(), "bad": 3}
 """
 
 
@@ -82,10 +90,13 @@ def test_a_missing_role_is_one_clear_sentence(lab):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Missing", r'lab\.py has no "Missing"; it has the topologies Line, NeedsMore, Raises, line\.'),
+        ("Missing", r'lab\.py has no "Missing"; it has the topologies Line, NeedsMore, Raises, Leaves, Talks, line\.'),
+        ("bad", r"lab\.py:bad is a int, of which no topology can be made; .* the topologies Line, "),
         ("not_a_topo", r"is no topology: calling it gave a dict; name a class derived from mininet\.topo\.Topo\."),
         ("NeedsMore", r"NeedsMore failed: TypeError: .*'size'"),
         ("Raises", r"Raises failed: NameError: name 'nothing' is not defined \(line 17\)\."),
+        ("Leaves", r"Leaves failed: SystemExit: 3 \(line 21\)\.$"),
+        ("Talks", r"Talks failed: ValueError: one line, and another \(line 25\)\.$"),
     ],
 )
 def test_what_is_wrong_with_the_users_code_is_said_with_its_line(lab, name, said):
@@ -97,6 +108,13 @@ def test_a_file_that_cannot_be_imported_says_why(tmp_path):
     (tmp_path / "broken.py").write_text("import a_module_that_is_not_there\n")
     with pytest.raises(PlanError, match=r"importing \S+broken.py failed: ModuleNotFoundError: .*not_there' \(line 1\)"):
         load_topo(f"{tmp_path / 'broken.py'}:Lab")
+
+
+@pytest.mark.parametrize("text", ["import sys\nsys.exit(4)\n", "topos = [3]\n"])
+def test_a_file_that_ends_the_program_or_has_other_topos_is_told_too(tmp_path, text):
+    (tmp_path / "odd.py").write_text(text)
+    with pytest.raises(PlanError, match=r"failed: SystemExit: 4 \(line 2\)\.|it has no topology at all\."):
+        load_topo(f"{tmp_path / 'odd.py'}:Lab")
 
 
 BUILDS = {
