@@ -37,6 +37,9 @@ def fit(topo: Topo, roles: Roles, *, topology: str) -> Wiring:
 
     `topology` is what it is called in messages. Raises PlanError with a sentence for each mistake.
     """
+    problems = list(_names_that_are_none(topo))  # first, for Mininet's own look-ups stumble over them
+    if problems:
+        raise PlanError(*problems)
     wiring = wiring_of(topo)
     problems = [*roles.problems(wiring.hosts, topology=topology), *_problems(topo, wiring, roles)]
     if problems:
@@ -72,8 +75,8 @@ def link_changes(topo: Topo, *, queue_ns: int) -> list[LinkChange]:
     for number, (one, other, info) in enumerate(topo.links(sort=True, withInfo=True)):
         try:
             asked = _asked(info, queue_ns=queue_ns)
-        except (ValueError, KeyError):
-            words = ", ".join(f"{key}={info[key]!r}" for key in ("bw", "delay", "jitter", "loss") if info.get(key))
+        except (ValueError, TypeError, OverflowError, KeyError):
+            words = ", ".join(f"{key}={info[key]!r}" for key in ("bw", "delay", "jitter", "loss") if key in info)
             problems.append(f"fabric.shape: the link from {one} to {other} asks for {words}, which cannot be read.")
             continue
         if asked:
@@ -87,7 +90,7 @@ def _asked(info: dict[str, Any], *, queue_ns: int) -> dict[str, int]:
     asked: dict[str, int] = {}
     if info.get("bw"):
         rate = asked["rate_bit_per_s"] = round(float(info["bw"]) * 1e6)
-        if queue_ns < (least_ns := -(-LARGEST_FRAME_BYTES * 8_000_000_000 // rate)):
+        if rate > 0 and queue_ns < (least_ns := -(-LARGEST_FRAME_BYTES * 8_000_000_000 // rate)):
             asked["queue_ns"] = least_ns
     for key in ("delay", "jitter"):
         if info.get(key):
@@ -107,6 +110,15 @@ def _switch_of(wiring: Wiring, host: str, *, topology: str) -> str:
             'name one of its hosts, as in fabric.control = "...".'
         )
     return switch
+
+
+def _names_that_are_none(topo: Topo) -> Iterator[str]:
+    for node in topo.nodes(sort=False):
+        if not isinstance(node, str):
+            yield (
+                f"fabric.shape: a node is named by {node!r}, a {type(node).__name__}; name it by a text, as in "
+                'self.addHost("h4").'
+            )
 
 
 def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:

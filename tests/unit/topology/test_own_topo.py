@@ -126,6 +126,14 @@ BUILDS = {
         "self.addLink('h1', 's1', delay='5 km')",
         "from h1 to s1 asks for delay='5 km', which cannot",
     ),
+    "rates without end": ("self.addLink('h1', 's1', bw=float('inf'))", "from h1 to s1 asks for bw=inf, which cannot"),
+    "rates that are none": ("self.addLink('h1', 's1', bw=1e-9)", "rate must be above zero"),
+    "delays without end": ("self.addLink('h1', 's1', delay='inf')", "from h1 to s1 asks for delay='inf', which cannot"),
+    "lists": ("self.addLink('h1', 's1', bw=[10], delay='1ms')", "asks for bw=[10], delay='1ms', which cannot"),
+    "numbers as names": (
+        "self.addLink(self.addHost(4), 's1')",
+        "a node is named by 4, a int; name it by a text",
+    ),
     "parameters of links": (
         "self.addLink('h1', 's1', params1={'mtu': 9000})",
         "from h1 to s1 asks for mtu, which",
