@@ -12,6 +12,7 @@ from typing import Any
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.direction import WHOLE_PPM, LinkChange
+from unnoticed.topology.interfaces import LONGEST, interface_problems
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.routers import is_firewall, is_router
@@ -19,7 +20,7 @@ from unnoticed.topology.shaping import LARGEST_FRAME_BYTES
 from unnoticed.topology.wiring import Wiring
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_NAME_MAXIMUM = 15 - len("-eth99")  # IFNAMSIZ of include/uapi/linux/if.h is 16, with the final zero
+_NAME_MAXIMUM = LONGEST - len("-eth99")
 _SWITCH_CLASSES = {"BridgeSwitch", "LinuxBridge", "OVSBridge", "OVSKernelSwitch", "OVSSwitch"}  # all learn, untaught
 _HOST_CLASSES = {"Host", "Node", "PlainHost", "Router", "Firewall", "LinuxRouter"}
 _LINK_CLASSES = {"Link", "TCLink", "TCULink", "OVSLink", "VethLink"}
@@ -46,7 +47,12 @@ def fit(topo: Topo, roles: Roles, *, topology: str) -> Wiring:
         raise PlanError(*problems)
     if roles.control_name not in wiring.hosts:
         topo.addHost(roles.control_name)
-        topo.addLink(roles.control_name, _switch_of(wiring, roles.source, topology=topology))
+        switch = _switch_of(wiring, roles.source, topology=topology)
+        # Mininet counts a switch's links, and where a topology numbers its ports that may be one that is taken.
+        topo.addLink(roles.control_name, switch, port2=1 + max(topo.ports[switch], default=0))
+        problems = list(interface_problems(_ends(topo)))
+        if problems:
+            raise PlanError(*problems)
     return wiring_of(topo)
 
 
@@ -143,11 +149,21 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
         yield from _unknown(f"switch {switch}", topo.nodeInfo(switch), options=_OF_SWITCHES, classes=_SWITCH_CLASSES)
     for one, other, info in topo.links(withInfo=True):
         yield from _unknown(f"link from {one} to {other}", info, options=_OF_LINKS, classes=_LINK_CLASSES)
-        beyond = {key for side in ("params1", "params2") for key in info.get(side) or {}} - {"ip"}
+        beyond = {str(key) for side in ("params1", "params2") for key in _keys(info.get(side))} - {"ip"}
         yield from (
             f"fabric.shape: the link from {one} to {other} asks for {key}, which would not take effect; leave it out."
             for key in sorted(beyond)
         )
+    yield from interface_problems(_ends(topo))
+
+
+def _ends(topo: Topo) -> list[dict[str, Any]]:
+    return [info for _, _, info in topo.links(sort=True, withInfo=True)]
+
+
+def _keys(params: Any) -> list[Any]:
+    """What is asked of one end of a link; what is no dict is shown as it is."""
+    return list(params) if isinstance(params, dict) else [] if params is None else [params]
 
 
 def _unknown(what: str, given: dict[str, Any], *, options: set[str], classes: set[str]) -> Iterator[str]:

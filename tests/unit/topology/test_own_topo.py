@@ -138,6 +138,28 @@ BUILDS = {
         "self.addLink('h1', 's1', params1={'mtu': 9000})",
         "from h1 to s1 asks for mtu, which",
     ),
+    "lists of parameters": ("self.addLink('h1', 's1', params1=[3])", "asks for [3], which would not take effect"),
+    "long names": (
+        "self.addLink('h1', 's1', intfName1='averylonginterfacename')",
+        'the interface "averylonginterfacename" of h1 is not 15 letters',
+    ),
+    "names with spaces": ("self.addLink('h1', 's1', intfName2='a b')", 'the interface "a b" of s1 is not 15 letters'),
+    "taken names": (
+        "self.addLink('h1', 's1', intfName1='guest')",
+        'the interface "guest" of h1 has a name that the fabric has given away there; change intfName1.',
+    ),
+    "names twice": (
+        "self.addLink('h1', 's1', intfName2='x'); self.addLink(self.addHost('h4'), 's1', intfName2='x')",
+        'the interface "x" of s1 is there twice; give each link a port or an intfName of its own there.',
+    ),
+    "ports twice": ("self.addLink('h1', 's1', port2=1)", 'the interface "s1-eth1" of s1 is there twice'),
+    "ports twice by other names": (
+        "self.addLink('h1', 's1', port2=1, intfName2='x')",
+        "s1 has two links at port 1; give each a port of its own there.",
+    ),
+    "ports that are none": ("self.addLink('h1', 's1', port2='x')", "port2='x' of a link at s1 is no number of a port"),
+    "high ports": ("self.addLink('h1', self.addSwitch('switch9chr'[:9]), port2=100)", "give the node a shorter name"),
+    "links to itself": ("self.addLink('s1', 's1')", "s1 is linked to itself; a link joins two nodes."),
     "two links": (
         "self.addLink('h3', 's1')",
         "the host h3 has 2 links; a host of a fabric has one, and a",
@@ -168,6 +190,18 @@ class Lab(Topo):
     path.write_text(text)
     with pytest.raises(PlanError, match=re.escape(said)):
         design(spec(f"{path}:Lab", source="h1", destination="h2"))
+
+
+def test_the_control_server_gets_a_port_that_the_topology_has_not_given_away(tmp_path):
+    path = tmp_path / "lab.py"
+    path.write_text(
+        "from mininet.topo import Topo\n\nclass Lab(Topo):\n    def build(self):\n"
+        "        self.addSwitch('s1')\n"
+        "        for number in (4, 5, 3):\n"
+        "            self.addLink(self.addHost(f'h{number}'), 's1', port2=number)\n"
+    )
+    topo = design(spec(f"{path}:Lab", source="h4", destination="h5")).topo
+    assert topo.linkInfo("control", "s1")["port2"] == 6
 
 
 def test_a_topology_may_ask_for_a_spanning_tree_as_mininet_spells_it(tmp_path):
