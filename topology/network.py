@@ -103,7 +103,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
             "switching": self._spec.switching,
             "guest": self._design.guest,
             "stp": self._design.stp,
-            "priority": params.get("prio") or DEFAULT_PRIORITY,
+            "priority": DEFAULT_PRIORITY if params.get("prio") is None else params["prio"],
         }
         return super().addSwitch(name, cls=_SWITCHES[self._spec.switching.kind], **mine)
 

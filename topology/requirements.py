@@ -17,6 +17,7 @@ from unnoticed.topology.quietly import Topo
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.routers import is_firewall, is_router
 from unnoticed.topology.shaping import LARGEST_FRAME_BYTES
+from unnoticed.topology.switching import MOST_PRIORITY
 from unnoticed.topology.wiring import Wiring
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -147,6 +148,12 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
         yield from _unknown(f"router {router}", topo.nodeInfo(router), options=_OF_HOSTS, classes=_HOST_CLASSES)
     for switch in wiring.switches:
         yield from _unknown(f"switch {switch}", topo.nodeInfo(switch), options=_OF_SWITCHES, classes=_SWITCH_CLASSES)
+        priority = topo.nodeInfo(switch).get("prio")
+        if priority is not None and not (type(priority) is int and 0 <= priority <= MOST_PRIORITY):
+            yield (
+                f"fabric.shape: the switch {switch} asks for prio={priority!r}; a priority in the spanning tree is a "
+                f"whole number from 0 to {MOST_PRIORITY} (the lowest is its root)."
+            )
     for one, other, info in topo.links(withInfo=True):
         yield from _unknown(f"link from {one} to {other}", info, options=_OF_LINKS, classes=_LINK_CLASSES)
         beyond = {str(key) for side in ("params1", "params2") for key in _keys(info.get(side))} - {"ip"}

@@ -17,10 +17,11 @@ from unnoticed.topology.announcement_filter import COUNTER, TABLE
 from unnoticed.topology.bridge import forwarding_port, set_gate
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.firewall import counted
-from unnoticed.topology.namespaces import run_inside
+from unnoticed.topology.namespaces import read_device, run_inside
 from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.nft import read_table
-from unnoticed.topology.switch import DISABLED, FORWARDING
+from unnoticed.topology.quietly import Topo
+from unnoticed.topology.switch import BRIDGE, DISABLED, FORWARDING
 from unnoticed.topology.switching import Switching
 
 pytestmark = pytest.mark.root
@@ -130,6 +131,20 @@ def test_a_switch_that_may_learn_only_so_much_learns_no_more_but_moves_what_it_k
     with up(run) as fabric:
         send_from(fabric, "c1", sources=100)
         assert learned(fabric, "s1") > 100
+
+
+class Rooted(Topo):
+    """A switch that is to be the root of the tree, come what may."""
+
+    def build(self):
+        self.addSwitch("s1", prio=0, stp=True)
+        for host in ("a", "b", "c1"):
+            self.addLink(self.addHost(host), "s1")
+
+
+def test_a_switch_may_have_the_lowest_priority_of_all(run):
+    with Fabric(FabricSpec(clients=1), run_id=run.id, topo=Rooted()) as fabric:
+        assert read_device(fabric.switches["s1"].pid, BRIDGE, "bridge/priority") == "0"
 
 
 @pytest.mark.parametrize(("dropped", "found"), [("none", 3), ("rarp", 3), ("garp", 0), ("all", 0)])

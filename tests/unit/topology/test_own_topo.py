@@ -160,6 +160,11 @@ BUILDS = {
     "ports that are none": ("self.addLink('h1', 's1', port2='x')", "port2='x' of a link at s1 is no number of a port"),
     "high ports": ("self.addLink('h1', self.addSwitch('switch9chr'[:9]), port2=100)", "give the node a shorter name"),
     "links to itself": ("self.addLink('s1', 's1')", "s1 is linked to itself; a link joins two nodes."),
+    "priorities": (
+        "self.addSwitch('s2', prio=70000, stp=True)",
+        "the switch s2 asks for prio=70000; a priority in the spanning tree is a whole number from 0 to 65535",
+    ),
+    "priorities in words": ("self.addSwitch('s2', prio='x')", "the switch s2 asks for prio='x'; a priority in"),
     "two links": (
         "self.addLink('h3', 's1')",
         "the host h3 has 2 links; a host of a fabric has one, and a",
