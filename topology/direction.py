@@ -15,6 +15,7 @@ from unnoticed.errors import PlanError
 from unnoticed.topology.shaping import Shaping
 
 WHOLE_PPM = 1_000_000
+_LONGEST_DELAY_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Direction:
             for name in ("loss_ppm", "reorder_ppm", "duplicate_ppm")
             if not 0 <= getattr(self, name) <= WHOLE_PPM
         ]
+        if self.delay_ns > _LONGEST_DELAY_NS:
+            problems.append(f"A delay must be at most {_LONGEST_DELAY_NS / 1e9:g} s, not {self.delay_ns / 1e9:g} s.")
         if not 0 <= self.jitter_ns <= self.delay_ns:
             problems.append(
                 f"A jitter of {self.jitter_ns / 1e6:g} ms needs a delay of at least as much, not of "

@@ -127,8 +127,9 @@ BUILDS = {
         "from h1 to s1 asks for delay='5 km', which cannot",
     ),
     "rates without end": ("self.addLink('h1', 's1', bw=float('inf'))", "from h1 to s1 asks for bw=inf, which cannot"),
-    "rates that are none": ("self.addLink('h1', 's1', bw=1e-9)", "rate must be above zero"),
+    "rates that are none": ("self.addLink('h1', 's1', bw=1e-9)", "rate must be 1 kbit/s to 34 Tbit/s, not 0 bit/s"),
     "delays without end": ("self.addLink('h1', 's1', delay='inf')", "from h1 to s1 asks for delay='inf', which cannot"),
+    "delays of years": ("self.addLink('h1', 's1', delay='1e9s')", "The link h1-s1: A delay must be at most 10 s, not"),
     "lists": ("self.addLink('h1', 's1', bw=[10], delay='1ms')", "asks for bw=[10], delay='1ms', which cannot"),
     "numbers as names": (
         "self.addLink(self.addHost(4), 's1')",
