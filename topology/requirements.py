@@ -139,7 +139,10 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
         yield "fabric.shape: the topology has no host but source, destination and control; it needs a client."
     for host in wiring.hosts:
         yield from _unknown(f"host {host}", topo.nodeInfo(host), options=_OF_HOSTS, classes=_HOST_CLASSES)
-        if (count := wiring.links_of(host)) != 1:
+        count = wiring.links_of(host)
+        if count == 0:
+            yield f"fabric.shape: the host {host} has no link; a host of a fabric has one: link it, or leave it out."
+        elif count > 1:
             yield (
                 f"fabric.shape: the host {host} has {count} links; a host of a fabric has one, and a node with several "
                 "is a router, as in self.addHost(..., cls=unnoticed.topology.routers.Router)."

@@ -171,7 +171,7 @@ BUILDS = {
         "the host h3 has 2 links; a host of a fabric has one, and a",
     ),
     "hosts outside": ("self.addHost('h4', inNamespace=False)", "the host h4 asks for inNamespace=False"),
-    "no link": ("self.addHost('h4')", "the host h4 has 0 links; a host of a fabric has one"),
+    "no link": ("self.addHost('h4')", "the host h4 has no link; a host of a fabric has one: link it, or leave it out."),
     "classes": ("self.addHost('h4', cls=int)", "the host h4 is a int, which a fabric cannot make; leave its cls out"),
     "names": ("self.addSwitch('a switch')", '"a switch" cannot be the name of a node'),
 }
