@@ -35,7 +35,7 @@ def interface_problems(links: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             said = f'fabric.shape: the interface "{name}" of {node}'
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 way = f"change intfName{side}" if given else "give the node a shorter name, or the link an intfName"
-                yield f"{said} is not {LONGEST} letters, digits, dots, dashes and underscores at most; {way}."
+                yield f"{said} is not named by {LONGEST} letters, digits, dots, dashes and underscores at most; {way}."
             elif name in _TAKEN:
                 yield f"{said} has a name that the fabric has given away there; change intfName{side}."
             elif name in names.setdefault(node, set()):

@@ -142,9 +142,12 @@ BUILDS = {
     "lists of parameters": ("self.addLink('h1', 's1', params1=[3])", "asks for [3], which would not take effect"),
     "long names": (
         "self.addLink('h1', 's1', intfName1='averylonginterfacename')",
-        'the interface "averylonginterfacename" of h1 is not 15 letters',
+        'the interface "averylonginterfacename" of h1 is not named by 15 letters',
     ),
-    "names with spaces": ("self.addLink('h1', 's1', intfName2='a b')", 'the interface "a b" of s1 is not 15 letters'),
+    "names with spaces": (
+        "self.addLink('h1', 's1', intfName2='a b')",
+        'the interface "a b" of s1 is not named by 15 letters',
+    ),
     "taken names": (
         "self.addLink('h1', 's1', intfName1='guest')",
         'the interface "guest" of h1 has a name that the fabric has given away there; change intfName1.',
