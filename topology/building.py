@@ -17,11 +17,12 @@ from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import port_state, set_gate, wait_until
 from unnoticed.topology.design import design
 from unnoticed.topology.host import HostSetup
+from unnoticed.topology.interfaces import MIGRATION_INTERFACE
 from unnoticed.topology.ipv6 import silence_ipv6
 from unnoticed.topology.link import End, make_veths, steer
 from unnoticed.topology.links import Links
 from unnoticed.topology.namespaces import read_device, run_inside
-from unnoticed.topology.network import DEFAULT_PRIORITY, MIGRATION_INTERFACE, Network
+from unnoticed.topology.network import DEFAULT_PRIORITY, Network
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.spec import FabricSpec, Place, SwitchPlace
 from unnoticed.topology.sweeper import Sweeper

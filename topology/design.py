@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from unnoticed.errors import PlanError
 from unnoticed.topology import addresses
 from unnoticed.topology.addresses import Address
-from unnoticed.topology.direction import LinkChange, directions, futures
+from unnoticed.topology.direction import WHOLE_PPM, Both, LinkChange, directions, futures
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.requirements import fit, link_changes, wants_tree
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.segments import Segments, find_segments
 from unnoticed.topology.shapes import make_topo
 from unnoticed.topology.spec import FabricSpec
-from unnoticed.topology.wiring import Pair, Wiring
+from unnoticed.topology.wiring import Pair, Wiring, path_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,10 @@ def design(spec: FabricSpec, *, topo: Topo | None = None) -> Design:
     links = cables(wiring, migration_link)
     asked = directions(links, base=spec.direction, changes=changes, kinds=kinds)
     futures(links, asked, later=spec.later, cut=spec.cut_later, kinds=kinds)
+    idle = () if spec.clients is None else clients[spec.clients :]
+    problems = [*_without_routers(spec, wiring, name), *_out_of_reach(links, asked, wiring, idle)]
+    if problems:
+        raise PlanError(*problems)
     return Design(
         addresses=_addresses(wiring, segments, spec.roles),
         guest=addresses.GUEST,
@@ -85,6 +89,29 @@ def _addresses(wiring: Wiring, segments: Segments, roles: Roles) -> dict[str, tu
         name: tuple(addresses.router(number, segment) for segment in segments.of_router(name))
         for number, name in enumerate(wiring.routers, start=1)
     }
+
+
+def _without_routers(spec: FabricSpec, wiring: Wiring, name: str) -> Iterator[str]:
+    if spec.neighbours.at == "routers" and not wiring.routers:
+        yield f'fabric.neighbours.at: {name} has no router; write "hosts" or "everybody", or leave it out.'
+
+
+def _out_of_reach(links: Sequence[Pair], asked: Sequence[Both], wiring: Wiring, idle: Collection[str]) -> Iterator[str]:
+    """What could not pass the check that everybody reaches everybody, since the only way there loses every frame."""
+    dead = [any(each.loss_ppm == WHOLE_PPM for each in both) for both in asked]
+    alive = [link for link, is_dead in zip(wiring.links, dead, strict=False) if not is_dead]
+    ways = [
+        f"{one}>{other}" if asked[number][0].loss_ppm == WHOLE_PPM else f"{other}>{one}"
+        for number, (one, other) in enumerate(links)
+        if dead[number]
+        and not {one, other} & set(idle)
+        and (number >= len(wiring.links) or not path_between(one, other, alive))
+    ]
+    if ways:
+        yield (
+            f"fabric.links: {', '.join(ways)} would lose every frame from the beginning, with no other way there: let "
+            "it lose less, or later, by a [[fabric.schedule]]."
+        )
 
 
 def _has_tree(spec: FabricSpec, topo: Topo, wiring: Wiring) -> bool:

@@ -15,6 +15,7 @@ from unnoticed.errors import PlanError
 from unnoticed.topology.shaping import Shaping
 
 WHOLE_PPM = 1_000_000
+_LONGEST_DELAY_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Direction:
             for name in ("loss_ppm", "reorder_ppm", "duplicate_ppm")
             if not 0 <= getattr(self, name) <= WHOLE_PPM
         ]
+        if self.delay_ns > _LONGEST_DELAY_NS:
+            problems.append(f"A delay must be at most {_LONGEST_DELAY_NS / 1e9:g} s, not {self.delay_ns / 1e9:g} s.")
         if not 0 <= self.jitter_ns <= self.delay_ns:
             problems.append(
                 f"A jitter of {self.jitter_ns / 1e6:g} ms needs a delay of at least as much, not of "
@@ -72,10 +75,12 @@ class Direction:
 class LinkChange:
     """What differs on some links: `link` says on which ("s1-s2", or one way "s1>s2"); None leaves a value as it is.
 
-    The two parts are names of nodes, or a kind of them: clients, hosts, switches, control.
+    The two parts are names of nodes, or a kind of them: clients, hosts, switches, routers, control. `number` is that of
+    the one link that is meant, both ways: two nodes may have several links, and then their names do not tell which.
     """
 
     link: str
+    number: int | None = None
     rate_bit_per_s: int | None = None
     queue_ns: int | None = None
     delay_ns: int | None = None
@@ -88,6 +93,12 @@ class LinkChange:
         """The direction with this change. Raises PlanError where a value cannot be."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Direction)}
         return dataclasses.replace(direction, **{name: value for name, value in given.items() if value is not None})
+
+    def meant(self, pairs: Sequence[tuple[str, str]], kinds: Mapping[str, str]) -> set[tuple[int, bool]]:
+        """Which directions of the links `pairs` this concerns, as `select` has it."""
+        if self.number is None:
+            return select(self.link, pairs, kinds)
+        return {(self.number, True), (self.number, False)}
 
 
 def readings(link: str) -> Iterator[tuple[str, str, bool]]:
@@ -110,11 +121,13 @@ def readings(link: str) -> Iterator[tuple[str, str, bool]]:
 def select(link: str, pairs: Sequence[tuple[str, str]], kinds: Mapping[str, str]) -> set[tuple[int, bool]]:
     """Which directions of the links `pairs` (their two nodes) are meant, as (number of the link, from its first node).
 
-    `kinds`: what each node is, if anything ("clients", "switches"). Empty if none is meant.
+    `kinds`: what each node is, if anything ("clients", "switches"). A word that a node is called by means that node,
+    and no kind. Empty if none is meant.
     """
+    called = {node for pair in pairs for node in pair}
 
     def is_meant(part: str, node: str) -> bool:
-        return part in {node, kinds.get(node)}
+        return part == node if part in called else part == kinds.get(node)
 
     found: set[tuple[int, bool]] = set()
     for one, other, both in readings(link):
@@ -168,21 +181,20 @@ def _all_states(
     states = [([there], [back]) for there, back in asked]
     problems: list[str] = []
 
-    def meant(link: str) -> list[tuple[int, bool]]:
-        found = select(link, pairs, kinds)
+    def known(link: str, found: set[tuple[int, bool]]) -> list[tuple[int, bool]]:
         if not found:
             problems.append(no_such_link(link, pairs))
         return sorted(found)
 
     for change in changes:
-        for number, there in meant(change.link):
+        for number, there in known(change.link, change.meant(pairs, kinds)):
             line = states[number][0 if there else 1]
             try:
                 line.append(change.applied(line[-1]))
             except PlanError as error:
                 problems += [f"The link {change.link}: {problem}" for problem in error.problems]
     for link in named:
-        meant(link)
+        known(link, select(link, pairs, kinds))
     if problems:
         raise PlanError(*dict.fromkeys(problems))
     return states

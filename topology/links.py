@@ -125,7 +125,7 @@ class Links:
         """
         with self._lock:
             new = {}
-            for number, there in sorted(self._meant(change.link)):
+            for number, there in sorted(self._known(change.link, change.meant(self._pairs, self._kinds))):
                 end = self._ends[number][0 if there else 1]
                 new[end] = change.applied(self._asked[end.node, end.interface])
             self._become(new)
@@ -183,7 +183,9 @@ class Links:
         )
 
     def _meant(self, link: str) -> set[tuple[int, bool]]:
-        found = select(link, self._pairs, self._kinds)
+        return self._known(link, select(link, self._pairs, self._kinds))
+
+    def _known(self, link: str, found: set[tuple[int, bool]]) -> set[tuple[int, bool]]:
         if not found:
             raise PlanError(no_such_link(link, self._pairs))
         return found

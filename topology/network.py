@@ -13,6 +13,7 @@ from unnoticed.topology import addresses, emulator
 from unnoticed.topology.addresses import Address
 from unnoticed.topology.bridge import GUEST_PORT, BridgeSwitch
 from unnoticed.topology.design import Design
+from unnoticed.topology.interfaces import MIGRATION_INTERFACE
 from unnoticed.topology.link import PlainHost, PlainIntf, VethLink
 from unnoticed.topology.open_vswitch import OpenVSwitch
 from unnoticed.topology.quietly import Mininet, Node
@@ -22,7 +23,6 @@ from unnoticed.topology.switch import FabricSwitch
 from unnoticed.topology.switching import Kind
 
 GUEST_INTERFACE = "eth0"
-MIGRATION_INTERFACE = "migration"  # of a host that has one for its migrations alone
 DEFAULT_PRIORITY = 32768  # IEEE 802.1D
 _SWITCHES: dict[Kind, type[FabricSwitch]] = {"bridge": BridgeSwitch, "ovs": OpenVSwitch}
 _LINK_NAMES = ("port1", "port2", "intfName1", "intfName2")  # all that is taken of what a topology says of a link
@@ -103,7 +103,7 @@ class Network(Mininet):  # type: ignore[misc]  # mininet has no types
             "switching": self._spec.switching,
             "guest": self._design.guest,
             "stp": self._design.stp,
-            "priority": params.get("prio") or DEFAULT_PRIORITY,
+            "priority": DEFAULT_PRIORITY if params.get("prio") is None else params["prio"],
         }
         return super().addSwitch(name, cls=_SWITCHES[self._spec.switching.kind], **mine)
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,9 +24,14 @@ def load_topo(shape: str) -> Topo:
     """The topology that `shape` names, made anew. Raises PlanError, saying what its code said."""
     where, _, name = shape.rpartition(":")
     module = _module(where, shape=shape)
-    make = getattr(module, name, None) or getattr(module, "topos", {}).get(name)
-    if not callable(make):
+    make = getattr(module, name, None) or _topos(module).get(name)
+    if make is None:
         raise PlanError(f'fabric.shape: {where} has no "{name}"; it has {_those_there_are(module)}.')
+    if not callable(make):
+        raise PlanError(
+            f"fabric.shape: {shape} is a {type(make).__name__}, of which no topology can be made; "
+            f"{where} has {_those_there_are(module)}."
+        )
     topo = _called(make, shape=shape)
     if not isinstance(topo, Topo):
         raise PlanError(
@@ -57,22 +62,28 @@ def _module(where: str, *, shape: str) -> ModuleType:
         return module
     except PlanError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PlanError(f"fabric.shape: importing {where} failed: {_said(error, shape)}") from error
 
 
 def _called(make: Callable[[], Any], *, shape: str) -> Any:
     try:
         return make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PlanError(f"fabric.shape: making {shape} failed: {_said(error, shape)}") from error
 
 
-def _said(error: Exception, shape: str) -> str:
-    """The error with the line of the user's file that it came from, where it came from there."""
+def _said(error: BaseException, shape: str) -> str:
+    """The error in one line, with the line of the user's file that it came from, where it came from there."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if shape.startswith(frame.filename)]
     line = f" (line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {str(error).rstrip('.')}{line}."
+    words = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}{f': {words}' if words else ''}{line}."
+
+
+def _topos(module: ModuleType) -> Mapping[Any, Any]:
+    topos = getattr(module, "topos", None)
+    return topos if isinstance(topos, Mapping) else {}
 
 
 def _those_there_are(module: ModuleType) -> str:
@@ -81,5 +92,5 @@ def _those_there_are(module: ModuleType) -> str:
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, Topo) and value.__module__ == module.__name__
     ]
-    names = [*classes, *getattr(module, "topos", {})]
+    names = [*classes, *(str(name) for name, make in _topos(module).items() if callable(make))]
     return f"the topologies {', '.join(names)}" if names else "no topology at all"

@@ -12,14 +12,16 @@ from typing import Any
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.direction import WHOLE_PPM, LinkChange
+from unnoticed.topology.interfaces import LONGEST, interface_problems
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.roles import Roles
 from unnoticed.topology.routers import is_firewall, is_router
 from unnoticed.topology.shaping import LARGEST_FRAME_BYTES
+from unnoticed.topology.switching import MOST_PRIORITY
 from unnoticed.topology.wiring import Wiring
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_NAME_MAXIMUM = 15 - len("-eth99")  # IFNAMSIZ of include/uapi/linux/if.h is 16, with the final zero
+_NAME_MAXIMUM = LONGEST - len("-eth99")
 _SWITCH_CLASSES = {"BridgeSwitch", "LinuxBridge", "OVSBridge", "OVSKernelSwitch", "OVSSwitch"}  # all learn, untaught
 _HOST_CLASSES = {"Host", "Node", "PlainHost", "Router", "Firewall", "LinuxRouter"}
 _LINK_CLASSES = {"Link", "TCLink", "TCULink", "OVSLink", "VethLink"}
@@ -37,13 +39,21 @@ def fit(topo: Topo, roles: Roles, *, topology: str) -> Wiring:
 
     `topology` is what it is called in messages. Raises PlanError with a sentence for each mistake.
     """
+    problems = list(_names_that_are_none(topo))  # first, for Mininet's own look-ups stumble over them
+    if problems:
+        raise PlanError(*problems)
     wiring = wiring_of(topo)
     problems = [*roles.problems(wiring.hosts, topology=topology), *_problems(topo, wiring, roles)]
     if problems:
         raise PlanError(*problems)
     if roles.control_name not in wiring.hosts:
         topo.addHost(roles.control_name)
-        topo.addLink(roles.control_name, _switch_of(wiring, roles.source, topology=topology))
+        switch = _switch_of(wiring, roles.source, topology=topology)
+        # Mininet counts a switch's links, and where a topology numbers its ports that may be one that is taken.
+        topo.addLink(roles.control_name, switch, port2=1 + max(topo.ports[switch], default=0))
+        problems = list(interface_problems(_ends(topo)))
+        if problems:
+            raise PlanError(*problems)
     return wiring_of(topo)
 
 
@@ -63,20 +73,21 @@ def wiring_of(topo: Topo) -> Wiring:
 def link_changes(topo: Topo, *, queue_ns: int) -> list[LinkChange]:
     """What a topology asks of single links, as Mininet's TCLink does: bw (Mbit/s), delay, jitter, loss (%), both ways.
 
-    A link that is too slow for a queue of `queue_ns` to hold a frame gets one that does. Raises PlanError where a value
-    makes no sense.
+    Each change names its link by its number, which is that of the wiring and of the links that Mininet makes: two nodes
+    may have several. A link that is too slow for a queue of `queue_ns` to hold a frame gets one that does. Raises
+    PlanError where a value makes no sense.
     """
     changes: list[LinkChange] = []
     problems: list[str] = []
-    for one, other, info in topo.links(sort=True, withInfo=True):
+    for number, (one, other, info) in enumerate(topo.links(sort=True, withInfo=True)):
         try:
             asked = _asked(info, queue_ns=queue_ns)
-        except (ValueError, KeyError):
-            words = ", ".join(f"{key}={info[key]!r}" for key in ("bw", "delay", "jitter", "loss") if info.get(key))
+        except (ValueError, TypeError, OverflowError, KeyError):
+            words = ", ".join(f"{key}={info[key]!r}" for key in ("bw", "delay", "jitter", "loss") if key in info)
             problems.append(f"fabric.shape: the link from {one} to {other} asks for {words}, which cannot be read.")
             continue
         if asked:
-            changes += [LinkChange(link=f"{way[0]}>{way[1]}", **asked) for way in ((one, other), (other, one))]
+            changes.append(LinkChange(link=f"{one}-{other}", number=number, **asked))
     if problems:
         raise PlanError(*problems)
     return changes
@@ -86,7 +97,7 @@ def _asked(info: dict[str, Any], *, queue_ns: int) -> dict[str, int]:
     asked: dict[str, int] = {}
     if info.get("bw"):
         rate = asked["rate_bit_per_s"] = round(float(info["bw"]) * 1e6)
-        if queue_ns < (least_ns := -(-LARGEST_FRAME_BYTES * 8_000_000_000 // rate)):
+        if rate > 0 and queue_ns < (least_ns := -(-LARGEST_FRAME_BYTES * 8_000_000_000 // rate)):
             asked["queue_ns"] = least_ns
     for key in ("delay", "jitter"):
         if info.get(key):
@@ -108,6 +119,15 @@ def _switch_of(wiring: Wiring, host: str, *, topology: str) -> str:
     return switch
 
 
+def _names_that_are_none(topo: Topo) -> Iterator[str]:
+    for node in topo.nodes(sort=False):
+        if not isinstance(node, str):
+            yield (
+                f"fabric.shape: a node is named by {node!r}, a {type(node).__name__}; name it by a text, as in "
+                'self.addHost("h4").'
+            )
+
+
 def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
     for node in (*wiring.hosts, *wiring.routers, *wiring.switches):
         if not NAME.fullmatch(node) or len(node) > _NAME_MAXIMUM:
@@ -119,7 +139,10 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
         yield "fabric.shape: the topology has no host but source, destination and control; it needs a client."
     for host in wiring.hosts:
         yield from _unknown(f"host {host}", topo.nodeInfo(host), options=_OF_HOSTS, classes=_HOST_CLASSES)
-        if (count := wiring.links_of(host)) != 1:
+        count = wiring.links_of(host)
+        if count == 0:
+            yield f"fabric.shape: the host {host} has no link; a host of a fabric has one: link it, or leave it out."
+        elif count > 1:
             yield (
                 f"fabric.shape: the host {host} has {count} links; a host of a fabric has one, and a node with several "
                 "is a router, as in self.addHost(..., cls=unnoticed.topology.routers.Router)."
@@ -128,13 +151,29 @@ def _problems(topo: Topo, wiring: Wiring, roles: Roles) -> Iterator[str]:
         yield from _unknown(f"router {router}", topo.nodeInfo(router), options=_OF_HOSTS, classes=_HOST_CLASSES)
     for switch in wiring.switches:
         yield from _unknown(f"switch {switch}", topo.nodeInfo(switch), options=_OF_SWITCHES, classes=_SWITCH_CLASSES)
+        priority = topo.nodeInfo(switch).get("prio")
+        if priority is not None and not (type(priority) is int and 0 <= priority <= MOST_PRIORITY):
+            yield (
+                f"fabric.shape: the switch {switch} asks for prio={priority!r}; a priority in the spanning tree is a "
+                f"whole number from 0 to {MOST_PRIORITY} (the lowest is its root)."
+            )
     for one, other, info in topo.links(withInfo=True):
         yield from _unknown(f"link from {one} to {other}", info, options=_OF_LINKS, classes=_LINK_CLASSES)
-        beyond = {key for side in ("params1", "params2") for key in info.get(side) or {}} - {"ip"}
+        beyond = {str(key) for side in ("params1", "params2") for key in _keys(info.get(side))} - {"ip"}
         yield from (
             f"fabric.shape: the link from {one} to {other} asks for {key}, which would not take effect; leave it out."
             for key in sorted(beyond)
         )
+    yield from interface_problems(_ends(topo))
+
+
+def _ends(topo: Topo) -> list[dict[str, Any]]:
+    return [info for _, _, info in topo.links(sort=True, withInfo=True)]
+
+
+def _keys(params: Any) -> list[Any]:
+    """What is asked of one end of a link; what is no dict is shown as it is."""
+    return list(params) if isinstance(params, dict) else [] if params is None else [params]
 
 
 def _unknown(what: str, given: dict[str, Any], *, options: set[str], classes: set[str]) -> Iterator[str]:

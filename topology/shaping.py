@@ -14,6 +14,9 @@ from typing import Any
 from unnoticed.errors import FabricError, PlanError
 
 LARGEST_FRAME_BYTES = 70_000  # 64 KiB of GSO, plus 66 bytes of headers for each of its segments as qdiscs count them
+# tc gives HTB its burst as the time that it takes at the rate, in 32 bits of 64 ns: what is slower has a smaller one.
+LEAST_BIT_PER_S, MOST_BIT_PER_S = 1_000, 34_000_000_000_000
+_MOST_BYTES = (1 << 32) - 1  # of a burst and of bfifo's limit (struct tc_fifo_qopt of include/uapi/linux/pkt_sched.h)
 QUANTUM_BYTES = 60_000  # with one class it only has to exist: without it HTB derives one and warns
 _BURST_MINIMUM_BYTES = 15_000
 _BURST_NS = 1_000_000  # a timer is late by less than this; the burst makes up for it
@@ -28,14 +31,24 @@ class Shaping:
     queue_ns: int
 
     def __post_init__(self) -> None:
-        if self.rate_bit_per_s <= 0:
-            raise PlanError(f"A link's rate must be above zero, not {self.rate_bit_per_s} bit/s.")
+        if not LEAST_BIT_PER_S <= self.rate_bit_per_s <= MOST_BIT_PER_S:
+            raise PlanError(
+                f"A link's rate must be {LEAST_BIT_PER_S / 1e3:g} kbit/s to {MOST_BIT_PER_S / 1e12:g} Tbit/s, "
+                f"not {self.rate_bit_per_s} bit/s: HTB takes no other."
+            )
         if self.limit_bytes < LARGEST_FRAME_BYTES:
             needed_ms = -(-LARGEST_FRAME_BYTES * 8_000 // self.rate_bit_per_s)
             raise PlanError(
                 f"A queue of {self.queue_ns / 1e6:g} ms at {self.rate_bit_per_s} bit/s holds {self.limit_bytes} bytes, "
                 f"less than one frame as the kernel sends it ({LARGEST_FRAME_BYTES} bytes): "
                 f"ask for a queue of at least {needed_ms} ms, or for a higher rate."
+            )
+        if self.limit_bytes > _MOST_BYTES:
+            most_ms = _MOST_BYTES * 8_000 // self.rate_bit_per_s
+            raise PlanError(
+                f"A queue of {self.queue_ns / 1e6:g} ms at {self.rate_bit_per_s} bit/s holds {self.limit_bytes} bytes, "
+                f"more than bfifo can count ({_MOST_BYTES} bytes): ask for a queue of at most {most_ms} ms, or for a "
+                "lower rate."
             )
 
     @property

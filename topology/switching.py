@@ -18,6 +18,7 @@ from unnoticed.topology.announcement_filter import Dropped
 
 CENTISECOND_NS = 10_000_000  # what the kernel counts bridge times in, wherever a user can see them
 _NS = 1_000_000_000
+MOST_PRIORITY = 65_535  # of a switch in a spanning tree: 16 bits of its identifier (IEEE 802.1D, 9.2.5)
 Kind = Literal["bridge", "ovs"]
 _NAMES: dict[Kind, str] = {"bridge": "the Linux bridge", "ovs": "Open vSwitch"}
 _TIMERS_S: dict[Kind, dict[str, tuple[int, int]]] = {

@@ -12,6 +12,7 @@ from unnoticed.errors import FabricError, PlanError
 from unnoticed.topology.direction import LinkChange
 from unnoticed.topology.fabric import Fabric, FabricSpec
 from unnoticed.topology.forwarding import Way
+from unnoticed.topology.quietly import Topo
 
 pytestmark = pytest.mark.root
 
@@ -40,6 +41,28 @@ def test_a_link_loses_the_share_asked_for_in_the_direction_asked_for_and_counts_
     # 99.99 % of a binomial distribution lies within four standard deviations
     assert abs(lost["c1>s1"] - 0.02 * sent) < 4 * (sent * 0.02 * 0.98) ** 0.5
     assert [end["node"] for end in link["ends"]] == ["c1", "s1"]
+
+
+class TwiceLinked(Topo):
+    """Two links between two switches, of which one is slow and lossy."""
+
+    def build(self):
+        for switch in ("s1", "s2"):
+            self.addSwitch(switch)
+        self.addLink("s1", "s2", bw=10, loss=5)
+        self.addLink("s1", "s2", bw=100)
+        for host, switch in (("a", "s1"), ("b", "s2"), ("c1", "s2")):
+            self.addLink(self.addHost(host), switch)
+
+
+def test_each_of_two_links_between_two_switches_is_what_it_was_asked_to_be(run):
+    with Fabric(FabricSpec(clients=1), run_id=run.id, topo=TwiceLinked()) as fabric:
+        described = fabric.describe()
+    trunks = [link for link in described["links"] if {end["node"] for end in link["ends"]} == {"s1", "s2"}]
+    read = [[end["read"]["rate_bit_per_s"] for end in link["ends"]] for link in trunks]
+    assert read == [[10_000_000] * 2, [100_000_000] * 2]
+    assert [len(link["through"]) for link in trunks] == [2, 0]
+    assert [each["direction"]["loss_ppm"] for each in described["passages"]] == [50_000] * 2
 
 
 def test_what_is_lost_was_sent_at_one_end_and_did_not_arrive_at_the_other(run):

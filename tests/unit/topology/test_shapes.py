@@ -4,6 +4,8 @@ import pytest
 
 from unnoticed.errors import PlanError
 from unnoticed.topology.design import design
+from unnoticed.topology.direction import LinkChange
+from unnoticed.topology.neighbours import Neighbours
 from unnoticed.topology.quietly import Topo
 from unnoticed.topology.requirements import wiring_of
 from unnoticed.topology.roles import Roles
@@ -12,7 +14,7 @@ from unnoticed.topology.spec import STOCK_SHAPES, FabricSpec
 from unnoticed.topology.switching import Switching
 
 
-def neighbours(topo):
+def beside(topo):
     found = {}
     for one, other in topo.links():
         found.setdefault(one, set()).add(other)
@@ -35,24 +37,24 @@ def test_every_shape_has_the_roles_and_as_many_clients_as_asked(shape):
 def test_single_has_everybody_on_one_switch():
     topo = make_topo("single", clients=3)
     assert topo.switches() == ["s1"]
-    assert neighbours(topo)["s1"] == {"a", "b", "control", "c1", "c2", "c3"}
+    assert beside(topo)["s1"] == {"a", "b", "control", "c1", "c2", "c3"}
 
 
 def test_tree_has_the_hosts_on_different_switches_and_deals_the_clients_round():
-    by_node = neighbours(make_topo("tree", clients=5))
+    by_node = beside(make_topo("tree", clients=5))
     assert by_node["s1"] == {"s2", "s3", "control", "c1", "c4"}
     assert by_node["s2"] == {"s1", "a", "c2", "c5"}
     assert by_node["s3"] == {"s1", "b", "c3"}
 
 
 def test_ring_has_every_switch_between_two_others_and_the_hosts_on_opposite_sides():
-    by_node = neighbours(make_topo("ring", clients=1))
+    by_node = beside(make_topo("ring", clients=1))
     assert by_node["s2"] == {"s1", "s3", "a"}
     assert by_node["s4"] == {"s3", "s1", "b"}
 
 
 def test_leaf_spine_has_every_leaf_at_every_spine_and_no_host_at_a_spine():
-    by_node = neighbours(make_topo("leaf-spine", clients=4))
+    by_node = beside(make_topo("leaf-spine", clients=4))
     assert by_node["spine1"] == by_node["spine2"] == {"leaf1", "leaf2", "leaf3"}
     assert by_node["leaf1"] == {"spine1", "spine2", "a", "c1", "c4"}
 
@@ -80,7 +82,7 @@ def test_two_links_between_two_switches_are_a_loop_too():
 
 
 def test_two_sites_have_half_of_the_clients_each_and_one_link_between_them():
-    by_node = neighbours(make_topo("two-sites", clients=4))
+    by_node = beside(make_topo("two-sites", clients=4))
     assert by_node["site1"] == {"site2", "a", "control", "c1", "c3"}
     assert by_node["site2"] == {"site1", "b", "c2", "c4"}
 
@@ -119,3 +121,26 @@ def test_two_roles_cannot_be_one_host_and_a_client_cannot_have_the_name_of_a_rol
     assert problem == 'fabric: source and destination must be different hosts, not source "h1", destination "h1".'
     (problem,) = Roles(source="h1", destination="h2").problems(["h1", "h2", "a"], topology="Lab")
     assert problem.startswith('fabric.shape: Lab has a host "a" that is a client;')
+
+
+def test_neighbours_at_routers_need_a_router():
+    neighbours = Neighbours(at="routers", static=True)
+    with pytest.raises(PlanError, match=r'fabric\.neighbours\.at: the topology tree has no router; write "hosts" or'):
+        design(FabricSpec(shape="tree", neighbours=neighbours))
+    assert design(FabricSpec(shape="router", neighbours=neighbours)).wiring.routers == ("r1",)
+
+
+@pytest.mark.parametrize("link", ["c1-s1", "a>s2", "s1>s2"])
+def test_a_link_that_loses_all_from_the_beginning_is_refused_where_it_is_the_only_way(link):
+    lost = LinkChange(link=link, loss_ppm=1_000_000)
+    with pytest.raises(PlanError, match=r"^fabric\.links: \S+>\S+ would lose every frame from the beginning,"):
+        design(FabricSpec(shape="tree", links=(lost,)))
+    assert design(FabricSpec(shape="tree", later=(lost,)))
+
+
+def test_a_link_beside_which_there_is_another_way_may_lose_all_but_not_that_of_the_migrations():
+    lost = LinkChange(link="s2>s3", loss_ppm=1_000_000)
+    assert design(FabricSpec(shape="ring", links=(lost,)))
+    own = LinkChange(link="b>a", loss_ppm=1_000_000)
+    with pytest.raises(PlanError, match=r"fabric\.links: b>a would lose every frame"):
+        design(FabricSpec(shape="ring", migration_network="dedicated", links=(own,)))

@@ -88,6 +88,13 @@ def test_a_queue_that_cannot_hold_one_frame_is_refused_with_the_queue_to_ask_for
     assert Shaping(rate_bit_per_s=10_000_000, queue_ns=56_000_000).limit_bytes == 70_000
 
 
-def test_a_link_without_a_rate_above_zero_is_refused():
-    with pytest.raises(PlanError, match="above zero"):
-        Shaping(rate_bit_per_s=0, queue_ns=10_000_000)
+def test_a_queue_longer_than_can_be_counted_is_refused_with_the_queue_to_ask_for():
+    with pytest.raises(PlanError, match="at most 8589 ms"):
+        Shaping(rate_bit_per_s=4_000_000_000, queue_ns=100_000_000_000)
+    assert Shaping(rate_bit_per_s=4_000_000_000, queue_ns=8_589_000_000).limit_bytes < 1 << 32
+
+
+@pytest.mark.parametrize("rate_bit_per_s", [-1, 0, 999, 34_000_000_000_001])
+def test_a_rate_that_htb_does_not_take_is_refused(rate_bit_per_s):
+    with pytest.raises(PlanError, match=f"must be 1 kbit/s to 34 Tbit/s, not {rate_bit_per_s} bit/s"):
+        Shaping(rate_bit_per_s=rate_bit_per_s, queue_ns=10_000_000)
