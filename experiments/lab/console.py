@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 from unnoticed.clock import now_ns
@@ -17,6 +18,7 @@ from unnoticed.experiments.lab.lab import Lab, Migrated
 from unnoticed.experiments.lab.link_words import parse
 from unnoticed.experiments.lab.picture import SPAN_NS, picture
 from unnoticed.experiments.lab.pulse import Felt
+from unnoticed.experiments.lab.refusals import REFUSALS
 from unnoticed.topology.quietly import CLI, console_output
 
 _FRAMES_PER_S = 8
@@ -35,6 +37,7 @@ _COMMANDS = """\
                         let a link be something else (NODE>NODE: one direction)
   wireshark INTERFACE   Wireshark where there is one, else a capture file that grows
   NODE COMMAND          run a command there, for instance: c1 ping -c 3 guest
+  source FILE           do what the lines of a file say
   exit                  end the load, check every byte, and take all of it down
 """
 
@@ -48,6 +51,7 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
     def __init__(self, lab: Lab, *, stdin: IO[str] = sys.stdin) -> None:
         self._lab = lab
         self.problem_count = 0
+        self._sources: list[Path] = []
         self.stdout = sys.stdout
         with console_output():
             self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)) + _COMMANDS)
@@ -60,10 +64,17 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
 
     def onecmd(self, line: str) -> Any:
         """One command; what it raises is said, and the lab goes on."""
+        name = self.parseline(line)[0] or ""
+        if name in REFUSALS:
+            return self._complain(REFUSALS[name])
         try:
             return super().onecmd(line)
         except UnnoticedError as error:
             return self._complain(str(error))
+        except (Exception, SystemExit) as error:  # Mininet's commands, and what they call, raise and exit as they like
+            text = " ".join(str(error).split()).rstrip(".")
+            said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+            return self._complain(f"{name}: it failed, and the lab goes on ({said}).")
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -139,13 +150,37 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             self._say(f"Capturing, from now until the lab ends, to {self._lab.record(node, interface)}\n")
         return None
 
+    def do_source(self, line: str) -> Any:
+        """Do what the lines of a file say, as if they were typed: source FILE"""
+        if not line.strip():
+            return self._complain("source: name the file whose lines are to be done: source FILE.")
+        file = Path(line.strip())
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            return self._complain(f"source: {file} cannot be read ({error.strerror}).")
+        except UnicodeDecodeError:
+            return self._complain(f"source: {file} is no text in UTF-8.")
+        if file.resolve() in self._sources:
+            return self._complain(f"source: {file} is being read already; a file cannot read itself.")
+        self._sources.append(file.resolve())
+        try:
+            # The first command that says so leaves the lab; Mininet's own would go on.
+            return next((stop for each in lines if (stop := self.onecmd(self.precmd(each)))), None)
+        finally:
+            self._sources.pop()
+
     def do_help(self, line: str) -> None:
         """The commands there are, or a line on one of them: help [COMMAND]"""
+        if line in REFUSALS:
+            self._say(f"{REFUSALS[line]}\n")
+            return
         if line:
             super().do_help(line)
             return
         own = {name for name in vars(Console) if name.startswith("do_")} | {"do_exit", "do_EOF"}
-        others = sorted(name.removeprefix("do_") for name in dir(CLI) if name.startswith("do_") and name not in own)
+        theirs = (name for name in self.get_names() if name.startswith("do_") and name not in own)
+        others = sorted(name.removeprefix("do_") for name in theirs)
         names = textwrap.fill(f"Mininet's commands, which know nothing of the guest: {', '.join(others)}.", 100)
         self._say(f"{_COMMANDS}{names}\nhelp COMMAND explains one.\n")
 
@@ -156,6 +191,10 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             return self._complain(f"There is no command or node {first or line!r}; help lists the commands.")
         super().default(f"{first} {self._with_addresses(arguments or '')}")
         return None
+
+    def get_names(self) -> list[str]:
+        """What help lists and what a tab completes to."""
+        return [name for name in dir(type(self)) if name.removeprefix("do_") not in REFUSALS]
 
     # -- Mininet's ways ----------------------------------------------------------------------------------------------
 
