@@ -172,13 +172,17 @@ def test_commands_from_a_pipe_and_an_exit_code_for_those_that_failed(small_plan,
     assert fine.returncode == 0, fine.stderr
     assert "Migrated from a to b" in fine.stdout
     assert "The guest runs at b." in fine.stdout
-    wrong = lab("link s1 nowhere down\nfrobnicate\nwireshark s9-eth1\nprobe c7\nlink s1\nx nobody\npingall\nstatus\n")
+    wrong = lab(
+        "link s1 nowhere down\nfrobnicate\nwireshark s9-eth1\nprobe c7\nlink s1\nlink s1>c1 down\n"
+        "x nobody\npingall\nstatus\n"
+    )
     assert wrong.returncode == 1
     said = wrong.stdout
     assert "The fabric has no link 's1-nowhere'; its links are " in said
     assert "There is no command or node 'frobnicate'; help lists the commands." in said
     assert "wireshark: name an interface: a-eth0, " in said
     assert "probe: there is no client 'c7'; there are c1." in said
+    assert '"s1>c1" is one direction, and a cut takes both: cut "s1-c1", or give "s1>c1" a loss of 100 %.' in said
     assert "x: it failed, and the lab goes on (KeyError: 'nobody')." in said
     assert "pingall is not for a lab, " in said
     assert "The guest runs at a." in said
