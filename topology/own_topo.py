@@ -6,6 +6,7 @@ that Mininet's own `--custom` files have. The file is the user's and is not chan
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -21,7 +22,15 @@ from unnoticed.topology.quietly import Topo
 
 
 def load_topo(shape: str) -> Topo:
-    """The topology that `shape` names, made anew. Raises PlanError, saying what its code said."""
+    """The topology that `shape` names, made anew. Raises PlanError, saying what its code said.
+
+    What its code prints goes to stderr: stdout has the drawing, the JSON or the answers of who asked for it.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        return _loaded(shape)
+
+
+def _loaded(shape: str) -> Topo:
     where, _, name = shape.rpartition(":")
     module = _module(where, shape=shape)
     make = getattr(module, name, None) or getattr(module, "topos", {}).get(name)
@@ -57,18 +66,18 @@ def _module(where: str, *, shape: str) -> ModuleType:
         return module
     except PlanError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PlanError(f"fabric.shape: importing {where} failed: {_said(error, shape)}") from error
 
 
 def _called(make: Callable[[], Any], *, shape: str) -> Any:
     try:
         return make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PlanError(f"fabric.shape: making {shape} failed: {_said(error, shape)}") from error
 
 
-def _said(error: Exception, shape: str) -> str:
+def _said(error: BaseException, shape: str) -> str:
     """The error with the line of the user's file that it came from, where it came from there."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if shape.startswith(frame.filename)]
     line = f" (line {own[-1].lineno})" if own else ""

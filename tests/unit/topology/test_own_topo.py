@@ -189,3 +189,20 @@ def test_the_router_of_mininets_examples_is_one_and_what_it_asks_of_links_is_tak
     assert asked["h1>s1"].queue_ns == 56_000_000  # the plan's 10 ms would not hold one frame as the kernel sends it
     with pytest.raises(PlanError, match="between h1 and h3 there is a router"):
         design(spec(f"{path}:Routed", source="h1", destination="h3"))
+
+
+def test_what_it_prints_goes_where_messages_go(tmp_path, capsys):
+    path = tmp_path / "talkative.py"
+    path.write_text(
+        "from mininet.topo import Topo\nprint('loaded')\n"
+        "class Lab(Topo):\n    def build(self):\n        print('built')\n        self.addHost('h1')\n"
+    )
+    assert load_topo(f"{path}:Lab").hosts() == ["h1"]
+    assert capsys.readouterr() == ("", "loaded\nbuilt\n")
+
+
+def test_one_that_exits_is_refused(tmp_path):
+    path = tmp_path / "leaving.py"
+    path.write_text("import sys\nsys.exit(4)\n")
+    with pytest.raises(PlanError, match=r"importing .*leaving\.py failed: SystemExit: 4 \(line 2\)\."):
+        load_topo(f"{path}:Lab")
