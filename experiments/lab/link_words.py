@@ -35,6 +35,8 @@ def parse(line: str) -> tuple[str, LinkChange | None, bool | None]:
     key = ""
     for word in rest:
         if word in NAMES:
+            if word in values:
+                raise PlanError(f"link: {word} is there twice; give it one value.")
             key = word
             values[key] = ""
         elif key:
