@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import textwrap
@@ -100,8 +101,10 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
     def do_watch(self, line: str) -> None:
         """The live picture of what the clients see, for some seconds or until Ctrl-C: watch [SECONDS]"""
         try:
-            limit_s = float(line) if line.strip() else float("inf")
+            limit_s = float(line) if line.strip() else math.inf
         except ValueError:
+            limit_s = math.nan
+        if not limit_s >= 0:
             return self._complain(f"watch: {line!r} is not a number of seconds.")
         if not self.stdout.isatty():
             limit_s = min(limit_s, SPAN_NS / 1e9)

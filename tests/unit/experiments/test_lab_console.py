@@ -113,3 +113,8 @@ def test_a_file_of_commands_that_cannot_be_read_is_said(tmp_path):
         f"source: {itself} is being read already; a file cannot read itself.\n"
     )
     assert console.problem_count == 4
+
+
+@pytest.mark.parametrize("seconds", ["abc", "-1", "nan"])
+def test_a_watch_lasts_a_number_of_seconds(seconds):
+    assert Bare().answer(f"watch {seconds}") == f"watch: '{seconds}' is not a number of seconds.\n"
