@@ -278,24 +278,24 @@ class _Drawing:
 
 
 def _gathered(network: Network) -> tuple[dict[str, Any], list[Any], dict[str, int]]:
-    """Nodes and links to draw: of many clients at one switch only the first, and how many more it stands for."""
+    """Nodes and links to draw: of many clients with like links to one switch the first, and how many it stands for."""
     nodes = {node["name"]: node for node in network["nodes"]}
     links, more = [link for link in network["links"] if not link.get("migration")], {}
     if len(nodes) <= _FEW_HOSTS:
         return nodes, links, {}
     for switch in [name for name, node in nodes.items() if node["kind"] != "host"]:
-        at = [link for link in links if switch in link["ends"]]
-        clients = [
-            other
-            for link in at
-            for other in link["ends"]
-            if other != switch and nodes[other]["role"] in ("client", "idle")
-        ]
-        if len(clients) > _FEW_CLIENTS:
-            more[clients[0]] = len(clients) - 1
-            gone = set(clients[1:])
-            links = [link for link in links if not gone & set(link["ends"])]
-            nodes = {name: node for name, node in nodes.items() if name not in gone}
+        alike: dict[Any, list[str]] = {}  # by what their links are like
+        for link in (link for link in links if switch in link["ends"]):
+            is_first = link["ends"][0] == switch
+            other = link["ends"][1 if is_first else 0]
+            if nodes[other]["role"] in ("client", "idle"):
+                ways = (link["there"], link["back"]) if is_first else (link["back"], link["there"])
+                alike.setdefault(tuple(map(_frozen, ways)), []).append(other)
+        for first, *rest in alike.values():
+            if len(rest) >= _FEW_CLIENTS:
+                more[first] = len(rest)
+                links = [link for link in links if not set(rest) & set(link["ends"])]
+                nodes = {name: node for name, node in nodes.items() if name not in rest}
     return nodes, links, more
 
 

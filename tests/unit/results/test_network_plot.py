@@ -162,6 +162,10 @@ def test_many_clients_at_one_switch_are_drawn_as_one():
     drawn = texts(draw(many, name="network"))
     assert "c1 and 39 more" in drawn
     assert "c2" not in drawn
+    (link,) = [link for link in many["links"] if "c7" in link["ends"]]
+    link["back"] = {**USUAL, "loss_ppm": 1000}
+    drawn = texts(draw(many, name="network"))
+    assert {"c1 and 38 more", "c7", "s1 → c7: loss 0.1\u00a0%"} <= set(drawn)
 
 
 def test_identical_networks_give_identical_bytes_and_a_file_of_its_own_knows_no_page():
