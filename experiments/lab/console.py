@@ -72,10 +72,18 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             return super().onecmd(line)
         except UnnoticedError as error:
             return self._complain(str(error))
-        except (Exception, SystemExit) as error:  # Mininet's commands, and what they call, raise and exit as they like
+        except SystemExit as error:
+            if error.code:
+                self._complain(f"{name}: it exits, and the lab ends ({error.code}).")
+            return self.do_exit("")
+        except Exception as error:  # Mininet's commands, and what they call, raise as they like
             text = " ".join(str(error).split()).rstrip(".")
             said = f"{type(error).__name__}: {text}" if text else type(error).__name__
             return self._complain(f"{name}: it failed, and the lab goes on ({said}).")
+
+    def postcmd(self, stop: Any, _line: str) -> Any:
+        """Whether that was the last command; Python's own exit() closes stdin, wherever it was called."""
+        return stop or self.stdin.closed
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -206,6 +214,17 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
         """Line editing and history within this lab; Mininet would keep it in the user's home."""
         with suppress(ImportError):
             import readline  # noqa: F401  # `cmd` uses it once it is imported
+
+    def waitForNode(self, node: Any) -> None:  # noqa: N802  # Mininet's name
+        """Say what a node's command says, until it has ended. What is typed meanwhile is its input.
+
+        Lines that are not typed are commands of the console; Mininet would have fed those of a file to the node.
+        """
+        if self.isatty():
+            super().waitForNode(node)
+            return
+        while node.waiting:
+            self._say(node.monitor())
 
     def _with_addresses(self, text: str) -> str:
         known = {name: self._lab.address(name) for name in self._lab.fabric.places}

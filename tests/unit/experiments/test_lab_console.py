@@ -71,7 +71,7 @@ def test_a_command_that_makes_no_sense_in_a_lab_is_refused_with_what_to_use_inst
     ("error", "told"),
     [
         (AssertionError(), "AssertionError"),
-        (SystemExit(1), "SystemExit: 1"),
+        (KeyError("s9"), "KeyError: 's9'"),
         (AttributeError("'NoneType' object\nhas no IP."), "AttributeError: 'NoneType' object has no IP"),
     ],
 )
@@ -79,6 +79,16 @@ def test_whatever_a_command_raises_is_a_sentence_and_the_lab_goes_on(error, told
     console = Bare({"c1": Broken(error)})
     assert console.answer("c1 ls") == f"c1: it failed, and the lab goes on ({told}).\n"
     assert console.problem_count == 1
+
+
+def test_a_command_that_exits_ends_the_lab_as_exit_does():
+    console = Bare({"c1": Broken(SystemExit(4))})
+    assert console.onecmd("c1 ls") == console.onecmd("exit")
+    assert console.stdout.getvalue() == "c1: it exits, and the lab ends (4).\n"
+    console = Bare()
+    assert not console.postcmd(console.onecmd("help nodes"), "help nodes")
+    console.stdin.close()  # as Python's exit() does
+    assert console.postcmd(None, "time py exit()")
 
 
 def test_an_interrupt_of_a_command_is_none_of_its_failures():
