@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import sys
@@ -24,7 +25,7 @@ from unnoticed.topology.quietly import CLI, console_output
 
 _FRAMES_PER_S = 8
 _INTRODUCTION = """\
-The guest serves at {guest_at}, and {clients} draw load from it. Commands, besides Mininet's (help names them):
+The guest serves at {guest_at}, under load from {clients}. Commands, besides Mininet's (help names them):
 """
 _COMMANDS = """\
   migrate               move the guest to the other host, and see what its clients feel meanwhile
@@ -54,6 +55,8 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
         self.problem_count = 0
         self._sources: list[Path] = []
         self.stdout = sys.stdout
+        if isinstance(stdin, io.TextIOWrapper):
+            stdin.reconfigure(errors="backslashreplace")  # bytes that are no text are a command that there is not
         with console_output():
             self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)) + _COMMANDS)
             super().__init__(lab.fabric.network, stdin=stdin)  # returns when the user has left

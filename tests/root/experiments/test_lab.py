@@ -192,12 +192,20 @@ def test_commands_from_a_pipe_and_an_exit_code_for_those_that_failed(small_plan,
 
 def test_commands_of_a_file_after_one_at_a_node_are_the_console_s_own_until_one_exits(small_plan, tmp_path):
     commands = tmp_path / "commands"
-    commands.write_text("c1 echo this is $((6 * 7))\nstatus\npy exit()\nnothing\n")
+    commands.write_bytes(b"caf\xff\nc1 echo this is $((6 * 7))\nstatus\npy exit()\nnothing\n")
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
     with commands.open() as lines:
         done = subprocess.run(
-            [*UNNOTICED, "lab", str(small_plan)], stdin=lines, capture_output=True, text=True, timeout=90, check=False
+            [*UNNOTICED, "lab", str(small_plan)],
+            stdin=lines,
+            env=strict,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
         )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "There is no command or node 'caf'; help lists the commands." in done.stdout
     assert "this is 42" in done.stdout
     assert "The guest runs at a." in done.stdout
     assert done.stdout.endswith("Nothing was lost, repeated or changed.\n")
