@@ -165,7 +165,8 @@ def futures(
 ) -> list[tuple[list[Direction], list[Direction]]]:
     """All that each direction of each link will be, one after the other, if `later` is asked of it in that order.
 
-    `cut`: links that will be cut. Raises PlanError with a sentence for each that is no link, or cannot be.
+    `cut`: links that will be cut, in both directions. Raises PlanError with a sentence for each that is no link, or
+    cannot be.
     """
     return _all_states(pairs, asked, changes=later, named=cut, kinds=kinds)
 
@@ -195,9 +196,20 @@ def _all_states(
                 problems += [f"The link {change.link}: {problem}" for problem in error.problems]
     for link in named:
         known(link, select(link, pairs, kinds))
+        problems += [f"The link {link}: {problem}" for problem in cut_problems(link)]
     if problems:
         raise PlanError(*dict.fromkeys(problems))
     return states
+
+
+def cut_problems(link: str) -> list[str]:
+    """Why a link cannot be cut by this name: a cable that is pulled carries nothing in either direction."""
+    one_way = [(one, other) for one, other, both in readings(link) if not both]
+    return [
+        f'"{one}>{other}" is one direction, and a cut takes both: cut "{one}-{other}", or give "{one}>{other}" '
+        "a loss of 100 %."
+        for one, other in one_way
+    ]
 
 
 def no_such_link(link: str, pairs: Sequence[Pair]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from unnoticed.errors import PlanError
 from unnoticed.topology import emulator
-from unnoticed.topology.direction import Direction, LinkChange, directions, futures, no_such_link, select
+from unnoticed.topology.direction import Direction, LinkChange, cut_problems, directions, futures, no_such_link, select
 from unnoticed.topology.emulator import Emulator, LinkWay, Passage
 from unnoticed.topology.link import End, reshape, set_administrative, shape
 from unnoticed.topology.namespaces import run_inside
@@ -134,13 +134,19 @@ class Links:
         """Cut some links: the switches at their ends lose the carrier there.
 
         A host at the end of a link that runs through the emulator keeps its carrier, so that what it sends meanwhile
-        is still seen by its capture, and its kernel keeps its neighbours. Raises PlanError, FabricError.
+        is still seen by its capture, and its kernel keeps its neighbours. Raises PlanError, also for a link that names
+        one direction, and FabricError.
         """
+        if problems := cut_problems(link):
+            raise PlanError(*problems)
         with self._lock:
             set_administrative(self._cable(link), up=False)
 
     def restore(self, link: str) -> None:
-        """Let some links be what they were at first, and plug them in. Raises PlanError, FabricError."""
+        """Let some links be what they were at first, and plug them in. Raises PlanError, FabricError.
+
+        Of a link that names one direction only that gets its values back; plugged in, it carries frames both ways.
+        """
         with self._lock:
             meant = [self._ends[number][0 if there else 1] for number, there in sorted(self._meant(link))]
             self._become({end: self._first[end.node, end.interface] for end in meant})

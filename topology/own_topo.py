@@ -6,6 +6,7 @@ that Mininet's own `--custom` files have. The file is the user's and is not chan
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -21,7 +22,15 @@ from unnoticed.topology.quietly import Topo
 
 
 def load_topo(shape: str) -> Topo:
-    """The topology that `shape` names, made anew. Raises PlanError, saying what its code said."""
+    """The topology that `shape` names, made anew. Raises PlanError, saying what its code said.
+
+    What its code prints goes to stderr: stdout has the drawing, the JSON or the answers of who asked for it.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        return _loaded(shape)
+
+
+def _loaded(shape: str) -> Topo:
     where, _, name = shape.rpartition(":")
     module = _module(where, shape=shape)
     make = getattr(module, name, None) or _topos(module).get(name)

@@ -80,6 +80,7 @@ def command(  # noqa: PLR0917  # click's
         click.echo("Building the network ...", err=True)
         lab.start()
         at_end.callback(lab.close)
+        is_typed = sys.stdin.isatty()
         try:
             console = Console(lab)
         except Terminated:
@@ -91,7 +92,7 @@ def command(  # noqa: PLR0917  # click's
     click.echo("Nothing was lost, repeated or changed." if not problems else "The lab is closed.")
     if out is not None:
         click.echo(f"Records: {out}")
-    raise SystemExit(1 if problems or (console.problem_count and not sys.stdin.isatty()) else 0)
+    raise SystemExit(1 if problems or (console.problem_count and not is_typed) else 0)
 
 
 def _verify(trial: Trial, *, as_json: bool) -> int:

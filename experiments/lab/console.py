@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import math
 import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 from unnoticed.clock import now_ns
@@ -17,11 +20,12 @@ from unnoticed.experiments.lab.lab import Lab, Migrated
 from unnoticed.experiments.lab.link_words import parse
 from unnoticed.experiments.lab.picture import SPAN_NS, picture
 from unnoticed.experiments.lab.pulse import Felt
+from unnoticed.experiments.lab.refusals import REFUSALS
 from unnoticed.topology.quietly import CLI, console_output
 
 _FRAMES_PER_S = 8
 _INTRODUCTION = """\
-The guest serves at {guest_at}, and {clients} draw load from it. Commands, besides Mininet's (help names them):
+The guest serves at {guest_at}, under load from {clients}. Commands, besides Mininet's (help names them):
 """
 _COMMANDS = """\
   migrate               move the guest to the other host, and see what its clients feel meanwhile
@@ -35,6 +39,7 @@ _COMMANDS = """\
                         let a link be something else (NODE>NODE: one direction)
   wireshark INTERFACE   Wireshark where there is one, else a capture file that grows
   NODE COMMAND          run a command there, for instance: c1 ping -c 3 guest
+  source FILE           do what the lines of a file say
   exit                  end the load, check every byte, and take all of it down
 """
 
@@ -48,7 +53,10 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
     def __init__(self, lab: Lab, *, stdin: IO[str] = sys.stdin) -> None:
         self._lab = lab
         self.problem_count = 0
+        self._sources: list[Path] = []
         self.stdout = sys.stdout
+        if isinstance(stdin, io.TextIOWrapper):
+            stdin.reconfigure(errors="backslashreplace")  # bytes that are no text are a command that there is not
         with console_output():
             self._say(_INTRODUCTION.format(guest_at=lab.guest_at, clients=_listed(lab.fabric.clients)) + _COMMANDS)
             super().__init__(lab.fabric.network, stdin=stdin)  # returns when the user has left
@@ -60,10 +68,25 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
 
     def onecmd(self, line: str) -> Any:
         """One command; what it raises is said, and the lab goes on."""
+        name = self.parseline(line)[0] or ""
+        if name in REFUSALS:
+            return self._complain(REFUSALS[name])
         try:
             return super().onecmd(line)
         except UnnoticedError as error:
             return self._complain(str(error))
+        except SystemExit as error:
+            if error.code:
+                self._complain(f"{name}: it exits, and the lab ends ({error.code}).")
+            return self.do_exit("")
+        except Exception as error:  # Mininet's commands, and what they call, raise as they like
+            text = " ".join(str(error).split()).rstrip(".")
+            said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+            return self._complain(f"{name}: it failed, and the lab goes on ({said}).")
+
+    def postcmd(self, stop: Any, _line: str) -> Any:
+        """Whether that was the last command; Python's own exit() closes stdin, wherever it was called."""
+        return stop or self.stdin.closed
 
     # -- commands --------------------------------------------------------------------------------------------------
 
@@ -89,8 +112,10 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
     def do_watch(self, line: str) -> None:
         """The live picture of what the clients see, for some seconds or until Ctrl-C: watch [SECONDS]"""
         try:
-            limit_s = float(line) if line.strip() else float("inf")
+            limit_s = float(line) if line.strip() else math.inf
         except ValueError:
+            limit_s = math.nan
+        if not limit_s >= 0:
             return self._complain(f"watch: {line!r} is not a number of seconds.")
         if not self.stdout.isatty():
             limit_s = min(limit_s, SPAN_NS / 1e9)
@@ -139,13 +164,37 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
             self._say(f"Capturing, from now until the lab ends, to {self._lab.record(node, interface)}\n")
         return None
 
+    def do_source(self, line: str) -> Any:
+        """Do what the lines of a file say, as if they were typed: source FILE"""
+        if not line.strip():
+            return self._complain("source: name the file whose lines are to be done: source FILE.")
+        file = Path(line.strip())
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            return self._complain(f"source: {file} cannot be read ({error.strerror}).")
+        except UnicodeDecodeError:
+            return self._complain(f"source: {file} is no text in UTF-8.")
+        if file.resolve() in self._sources:
+            return self._complain(f"source: {file} is being read already; a file cannot read itself.")
+        self._sources.append(file.resolve())
+        try:
+            # The first command that says so leaves the lab; Mininet's own would go on.
+            return next((stop for each in lines if (stop := self.onecmd(self.precmd(each)))), None)
+        finally:
+            self._sources.pop()
+
     def do_help(self, line: str) -> None:
         """The commands there are, or a line on one of them: help [COMMAND]"""
+        if line in REFUSALS:
+            self._say(f"{REFUSALS[line]}\n")
+            return
         if line:
             super().do_help(line)
             return
         own = {name for name in vars(Console) if name.startswith("do_")} | {"do_exit", "do_EOF"}
-        others = sorted(name.removeprefix("do_") for name in dir(CLI) if name.startswith("do_") and name not in own)
+        theirs = (name for name in self.get_names() if name.startswith("do_") and name not in own)
+        others = sorted(name.removeprefix("do_") for name in theirs)
         names = textwrap.fill(f"Mininet's commands, which know nothing of the guest: {', '.join(others)}.", 100)
         self._say(f"{_COMMANDS}{names}\nhelp COMMAND explains one.\n")
 
@@ -157,6 +206,10 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
         super().default(f"{first} {self._with_addresses(arguments or '')}")
         return None
 
+    def get_names(self) -> list[str]:
+        """What help lists and what a tab completes to."""
+        return [name for name in dir(type(self)) if name.removeprefix("do_") not in REFUSALS]
+
     # -- Mininet's ways ----------------------------------------------------------------------------------------------
 
     @classmethod
@@ -164,6 +217,17 @@ class Console(CLI):  # type: ignore[misc]  # mininet has no types
         """Line editing and history within this lab; Mininet would keep it in the user's home."""
         with suppress(ImportError):
             import readline  # noqa: F401  # `cmd` uses it once it is imported
+
+    def waitForNode(self, node: Any) -> None:  # noqa: N802  # Mininet's name
+        """Say what a node's command says, until it has ended. What is typed meanwhile is its input.
+
+        Lines that are not typed are commands of the console; Mininet would have fed those of a file to the node.
+        """
+        if self.isatty():
+            super().waitForNode(node)
+            return
+        while node.waiting:
+            self._say(node.monitor())
 
     def _with_addresses(self, text: str) -> str:
         known = {name: self._lab.address(name) for name in self._lab.fabric.places}

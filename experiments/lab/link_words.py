@@ -11,7 +11,10 @@ from unnoticed.experiments.planning.settings import LinkOverride
 from unnoticed.topology.direction import LinkChange
 
 NAMES = {info.alias or name: name for name, info in LinkOverride.model_fields.items()}
-USAGE = f"usage: link NODE NODE up|down, or link NODE NODE {'|'.join(NAMES)} VALUE ...; NODE>NODE is one direction"
+USAGE = (
+    f"usage: link NODE NODE up|down, or link NODE NODE {'|'.join(NAMES)} VALUE ...; NODE>NODE is one direction, "
+    "which cannot be down alone"
+)
 
 
 def parse(line: str) -> tuple[str, LinkChange | None, bool | None]:
@@ -32,6 +35,8 @@ def parse(line: str) -> tuple[str, LinkChange | None, bool | None]:
     key = ""
     for word in rest:
         if word in NAMES:
+            if word in values:
+                raise PlanError(f"link: {word} is there twice; give it one value.")
             key = word
             values[key] = ""
         elif key:

@@ -25,7 +25,7 @@ from unnoticed.experiments.planning.settings import (
 )
 from unnoticed.experiments.planning.toml_lines import Path
 from unnoticed.probes.tools import TOOLS
-from unnoticed.topology.direction import LinkChange, readings
+from unnoticed.topology.direction import LinkChange, cut_problems, readings
 from unnoticed.topology.switching import Switching
 
 MOST_CONNECTIONS = 1000  # the guest has 1024 slots; the rest is for connections that come and go
@@ -181,6 +181,8 @@ def _schedule_can_be(settings: Settings) -> Iterator[Conflict]:
                 f'"{each.link}" names no link; write two nodes as "s1-s2", or as "s1>s2" for that direction alone.'
             )
             yield Conflict(paths=(path,), within=(number, "link"), sentence=sentence)
+        for sentence in cut_problems(each.link) if each.state == "cut" else ():
+            yield Conflict(paths=(path,), within=(number, "state"), sentence=sentence)
         if each.state is None and not each.given:
             sentence = 'changes nothing; give the link a value, as in loss = "5 %", or state = "cut" or "restored".'
             yield Conflict(paths=(path,), within=(number,), sentence=sentence)

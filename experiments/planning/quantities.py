@@ -166,6 +166,8 @@ def _of_two(unit: str) -> str:
 
 
 def _meant(number: str, dimension: Dimension) -> str:
+    if float(number) == 0:  # which some quantities cannot be
+        return f'a number and a unit, like "{dimension.example}"'
     unit = dimension.example.split(" ")[1]
     return f'"{number} {unit}" if that is what you mean'
 

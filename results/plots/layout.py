@@ -7,7 +7,7 @@ from 0 at the top.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 
@@ -41,7 +41,7 @@ def lay_out(
     inner = {node: [other for other in dict.fromkeys(beside[node]) if other in set(core)] for node in core}
     roots = _roots(core, inner, beside, near=left)
     below, layer = _tree(roots, beside)
-    order = _order(below, left=left, right=right)
+    order = _order(below, core=set(core), left=left, right=right)
     places: dict[str, tuple[float, int]] = {}
     slots = 0
 
@@ -118,8 +118,8 @@ def _tree(roots: Sequence[str], beside: Mapping[str, Sequence[str]]) -> tuple[di
     return below, layer
 
 
-def _order(below: Mapping[str, Sequence[str]], *, left: str, right: str) -> Callable[[str], list[str]]:
-    """The children of a node from left to right: in the left half of the drawing deeper branches last, so that what
+def _order(below: Mapping[str, Sequence[str]], *, core: Set[str], left: str, right: str) -> Callable[[str], list[str]]:
+    """The children of a node from left to right: in the left half of the drawing those of the core last, so that what
     closes a loop below finds them in the middle, and in the right half first.
     """
     holds = {side: _above(below, leaf) for side, leaf in (("left", left), ("right", right))}
@@ -127,9 +127,9 @@ def _order(below: Mapping[str, Sequence[str]], *, left: str, right: str) -> Call
     def order(node: str) -> list[str]:
         children = list(below[node])
         if node in holds["left"] and node not in holds["right"]:
-            return sorted(children, key=lambda child: (child != left and bool(below[child]), child == left))
+            return sorted(children, key=lambda child: (child in core, child == left))
         if node in holds["right"] and node not in holds["left"]:
-            return sorted(children, key=lambda child: (not below[child], child != right))
+            return sorted(children, key=lambda child: (child not in core, child != right))
         side = {child: (child in holds["right"]) - (child in holds["left"]) for child in children}
         return sorted(children, key=lambda child: side[child])
 

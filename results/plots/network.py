@@ -14,6 +14,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from unnoticed.results.plots import style
+from unnoticed.results.plots.labels import LETTER_WIDTH, LINE_HEIGHT, Box, Point, Way, placed, wrapped
 from unnoticed.results.plots.layout import Layout, lay_out
 from unnoticed.results.quantities import format_bit_per_s, format_ns, format_share, unbroken
 
@@ -25,8 +26,10 @@ _FEW_CLIENTS, _FEW_HOSTS = 3, 14  # with more at one switch, in a network of mor
 _WORDS = {"control": "never migrates", "idle": "draws no load"}
 _COLOURS = {"source": style.BLUE, "destination": style.BLUE, "client": style.GREEN}
 _BENDS = (0.0, 46.0, -46.0, 92.0, -92.0, 140.0)  # how far a link goes out of its way to pass a node, tried in order
+_APART = 44.0  # links between the same two nodes, in their middle
+_CURVE_STEPS = 24
+_EDGE = 6.0  # from a label or a bent link to the edge of the drawing
 Network = Mapping[str, Any]
-Point = tuple[float, float]
 
 
 def draw(network: Network, *, name: str) -> str:
@@ -95,20 +98,29 @@ class _Drawing:
             core, leaves, pairs, left=self._players["source"], right=self._players["destination"]
         )
         self._usual = common(network)
+        self._boxes = {name: self._box_of(node) for name, node in self._nodes.items()}
+        self._ways = self._all_ways()
+        self._labels = placed(
+            [self._label(link) for link in self._links],
+            self._ways,
+            boxes=[*self._boxes.values(), *(self._guest_box(role) for role in ("source", "destination"))],
+        )
 
     def svg(self, colour: Any) -> str:
-        width = self._layout.columns * _COLUMN + 2 * _MARGIN
-        height = self._floor + _MARGIN
-        body = [*self._drawn_links(), *self._drawn_nodes(), *self._drawn_guest()]
+        extent = self._extent()
+        width, height = extent.right - extent.left, extent.bottom - extent.top
+        body = [*self._drawn_links(), *self._drawn_nodes(), *self._drawn_guest(), *self._drawn_words(extent)]
         title = f"The network {self._network['shape']}: {len(self._network['nodes'])} nodes. {about(self._network)}"
         if self._alone:
-            body.insert(0, f'<rect width="{width:g}" height="{height:g}" fill="{style.PAPER}"/>')
+            corner = f'x="{extent.left:g}" y="{extent.top:g}"'
+            body.insert(0, f'<rect {corner} width="{width:g}" height="{height:g}" fill="{style.PAPER}"/>')
             look = f'width="{width:g}" height="{height:g}" font-family="sans-serif"'
         else:
             look = f'class="plot network" style="max-width: {width:g}px; min-width: min({width:g}px, 46rem)"'
         text = "\n".join(body)
         text = re.sub(r"#[0-9a-f]{6}\b", lambda found: colour(found.group()), text)
-        head = f'viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" role="img"'
+        view = f"{extent.left:g} {extent.top:g} {width:g} {height:g}"
+        head = f'viewBox="{view}" xmlns="http://www.w3.org/2000/svg" role="img"'
         return f'<svg {head} aria-label="{escape(title, {chr(34): "&quot;"})}" {look}>\n{text}\n</svg>\n'
 
     # -- where things are ------------------------------------------------------------------------------------------
@@ -117,52 +129,83 @@ class _Drawing:
         column, layer = self._layout.places[node]
         return _MARGIN + (column + 0.5) * _COLUMN, _MARGIN + _HEIGHT["host"] / 2 + layer * _LAYER
 
+    def _box_of(self, node: Mapping[str, Any]) -> Box:
+        return Box.around(self._middle(node["name"]), (_WIDTH[node["kind"]], _HEIGHT[node["kind"]]))
+
+    def _guest_box(self, role: str) -> Box:
+        """Where the guest stands, below the host that plays this role."""
+        x, y = self._middle(self._players[role])
+        middle = y + _HEIGHT["host"] / 2 + _GUEST_GAP + _GUEST_HEIGHT / 2
+        return Box.around((x, middle), (_WIDTH["host"], _GUEST_HEIGHT))
+
     @property
     def _floor(self) -> float:
         """Below everything else: where the guest's way goes."""
-        lowest = max(self._middle(node)[1] + _HEIGHT[each["kind"]] / 2 for node, each in self._nodes.items())
-        hosts = (self._players["source"], self._players["destination"])
-        guests = max(self._middle(host)[1] for host in hosts) + _HEIGHT["host"] / 2 + _GUEST_GAP + _GUEST_HEIGHT
-        return max(lowest, guests) + _GUEST_HEIGHT
+        boxes = [*self._boxes.values(), *(label.box for label in self._labels), self._guest_box("source")]
+        lowest = max(box.bottom for box in [*boxes, self._guest_box("destination")])
+        return max(lowest, *(y for way in self._ways for _, y in way.points)) + _GUEST_HEIGHT
+
+    def _extent(self) -> Box:
+        """All of the drawing, with what stands below it."""
+        points = [point for way in self._ways for point in way.points]
+        for label in self._labels:
+            points += [(label.box.left, label.box.top), (label.box.right, label.box.bottom)]
+        left = min(0.0, *(x - _EDGE for x, _ in points))
+        right = max(self._layout.columns * _COLUMN + 2 * _MARGIN, *(x + _EDGE for x, _ in points))
+        below = LINE_HEIGHT * (1 + len(self._words(right - left))) if self._alone else 0.0
+        top, bottom = min(0.0, *(y - _EDGE for _, y in points)), self._floor + _MARGIN + below
+        return Box(left=left, top=top, right=right, bottom=bottom)
+
+    def _words(self, width: float) -> list[str]:
+        """What all links have in common, in lines for a drawing of this width. A page says it beside the drawing."""
+        return wrapped(about(self._network), int((width - 2 * _MARGIN) / LETTER_WIDTH)) if self._alone else []
+
+    def _all_ways(self) -> list[Way]:
+        """Each link's way; those between the same two nodes bend away from one another."""
+        between = Counter(frozenset(link["ends"]) for link in self._links)
+        seen: Counter[frozenset[str]] = Counter()
+        ways = []
+        for link in self._links:
+            pair = frozenset(link["ends"])
+            ways.append(self._way(sorted(link["ends"]), aside=_APART * (seen[pair] - (between[pair] - 1) / 2)))
+            seen[pair] += 1
+        return ways
+
+    def _way(self, ends: Sequence[str], *, aside: float) -> Way:
+        """The way of a link past all nodes that it does not belong to; in its middle it is so far `aside`."""
+        start, end = (self._middle(node) for node in ends)
+        (x1, y1), (x2, y2) = start, end
+        is_flat = abs(y2 - y1) <= abs(x2 - x1)
+        alien = [box.wider(3.0) for node, box in self._boxes.items() if node not in ends]
+        alien += [self._guest_box(role).wider(3.0) for role in ("source", "destination")]
+        points: tuple[Point, ...] = ()
+        for bend in _BENDS:
+            out = aside + bend
+            middle = ((x1 + x2) / 2 + (0 if is_flat else out), (y1 + y2) / 2 + (out if is_flat else 0))
+            points = tuple(_on_curve(start, middle, end, step / _CURVE_STEPS) for step in range(_CURVE_STEPS + 1))
+            if not any(box.holds(point) for box in alien for point in points):
+                break
+        return Way(points=points, is_level=abs(y2 - y1) < 1, side=aside)
 
     # -- what is drawn ---------------------------------------------------------------------------------------------
 
     def _drawn_links(self) -> list[str]:
-        drawn, labels = [], []
-        between = Counter(frozenset(link["ends"]) for link in self._links)
-        seen: Counter[frozenset[str]] = Counter()
-        for link in self._links:
-            pair = frozenset(link["ends"])
-            offset = 7.0 * (seen[pair] - (between[pair] - 1) / 2)
-            seen[pair] += 1
-            (x1, y1), (x2, y2) = (self._middle(end) for end in link["ends"])
+        drawn = []
+        for link, way in zip(self._links, self._ways, strict=True):
             dashes = ' stroke-dasharray="2 5"' if link["spare"] else ""
-            path, (x, y) = self._way(link["ends"], (x1 + offset, y1), (x2 + offset, y2))
-            drawn.append(f'<path d="{path}" fill="none" stroke="{style.MUTED}" stroke-width="1.5"{dashes}/>')
-            said = self._label(link)
-            is_level = abs(y2 - y1) < 1  # then the label stands above it, else on it
-            first = y - 7 - 12 * (len(said) - 1) if is_level else y + 3.5 - 6 * (len(said) - 1)
-            labels += [_text(x, first + 12 * line, each, halo=True) for line, each in enumerate(said)]
-        return drawn + labels
+            look = f'fill="none" stroke="{style.MUTED}" stroke-width="1.5"{dashes}'
+            drawn.append(f'<path d="{_path(way.points)}" {look}/>')
+        for label in self._labels:  # first the ground of each, which hides the links below it
+            drawn += [_box(box.middle, box.size, radius=3, look=f'fill="{style.PAPER}"') for box in label.grounds]
+        return drawn + [_text(label.x, y, line) for label in self._labels for y, line in label.baselines]
 
-    def _way(self, ends: Sequence[str], start: Point, end: Point) -> tuple[str, Point]:
-        """The path of a link, past all nodes that it does not belong to, and where its label goes."""
-        (x1, y1), (x2, y2) = start, end
-        is_level = abs(y2 - y1) <= abs(x2 - x1)
-        middle = halfway = ((x1 + x2) / 2, (y1 + y2) / 2)
-        for bend in _BENDS:
-            middle = (halfway[0] + (0 if is_level else bend), halfway[1] + (bend if is_level else 0))
-            points = [_on_curve(start, middle, end, step / 24) for step in range(25)]
-            if not any(self._is_on(node, point) for node in self._nodes if node not in ends for point in points):
-                break
-        if middle == halfway:
-            return f"M{x1:g} {y1:g}L{x2:g} {y2:g}", middle
-        knee = tuple(2 * m - h for m, h in zip(middle, halfway, strict=True))
-        return f"M{x1:g} {y1:g}Q{knee[0]:g} {knee[1]:g} {x2:g} {y2:g}", middle
-
-    def _is_on(self, node: str, point: Point) -> bool:
-        (x, y), kind = self._middle(node), self._nodes[node]["kind"]
-        return abs(point[0] - x) < _WIDTH[kind] / 2 + 3 and abs(point[1] - y) < _HEIGHT[kind] / 2 + 3
+    def _drawn_words(self, extent: Box) -> list[str]:
+        lines = self._words(extent.right - extent.left)
+        x, last = (extent.left + extent.right) / 2, extent.bottom - _MARGIN / 2
+        return [
+            _text(x, last - LINE_HEIGHT * (len(lines) - 1 - number), line, colour=style.MUTED)
+            for number, line in enumerate(lines)
+        ]
 
     def _label(self, link: Mapping[str, Any]) -> list[str]:
         there, back = (words(link[way], self._usual) for way in ("there", "back"))
@@ -210,10 +253,8 @@ class _Drawing:
             ("source", f"guest {address}", f'fill="{style.BLUE}" stroke="{style.BLUE}"'),
             ("destination", "guest, afterwards", f'fill="{style.PAPER}" stroke="{style.BLUE}" stroke-dasharray="4 3"'),
         ):
-            x, y = self._middle(self._players[role])
-            top = y + _HEIGHT["host"] / 2 + _GUEST_GAP
-            width = _WIDTH["host"]
-            middle = top + _GUEST_HEIGHT / 2
+            box = self._guest_box(role)
+            x, top, middle, width = (box.left + box.right) / 2, box.top, (box.top + box.bottom) / 2, _WIDTH["host"]
             drawn.append(f'<path d="M{x:g} {top - _GUEST_GAP:g}V{top:g}" stroke="{style.BLUE}" stroke-width="1.5"/>')
             drawn.append(
                 _box((x, middle), (width, _GUEST_HEIGHT), radius=_GUEST_HEIGHT / 2, look=f'{look} stroke-width="1.5"')
@@ -237,24 +278,24 @@ class _Drawing:
 
 
 def _gathered(network: Network) -> tuple[dict[str, Any], list[Any], dict[str, int]]:
-    """Nodes and links to draw: of many clients at one switch only the first, and how many more it stands for."""
+    """Nodes and links to draw: of many clients with like links to one switch the first, and how many it stands for."""
     nodes = {node["name"]: node for node in network["nodes"]}
     links, more = [link for link in network["links"] if not link.get("migration")], {}
     if len(nodes) <= _FEW_HOSTS:
         return nodes, links, {}
     for switch in [name for name, node in nodes.items() if node["kind"] != "host"]:
-        at = [link for link in links if switch in link["ends"]]
-        clients = [
-            other
-            for link in at
-            for other in link["ends"]
-            if other != switch and nodes[other]["role"] in ("client", "idle")
-        ]
-        if len(clients) > _FEW_CLIENTS:
-            more[clients[0]] = len(clients) - 1
-            gone = set(clients[1:])
-            links = [link for link in links if not gone & set(link["ends"])]
-            nodes = {name: node for name, node in nodes.items() if name not in gone}
+        alike: dict[Any, list[str]] = {}  # by what their links are like
+        for link in (link for link in links if switch in link["ends"]):
+            is_first = link["ends"][0] == switch
+            other = link["ends"][1 if is_first else 0]
+            if nodes[other]["role"] in ("client", "idle"):
+                ways = (link["there"], link["back"]) if is_first else (link["back"], link["there"])
+                alike.setdefault(tuple(map(_frozen, ways)), []).append(other)
+        for first, *rest in alike.values():
+            if len(rest) >= _FEW_CLIENTS:
+                more[first] = len(rest)
+                links = [link for link in links if not set(rest) & set(link["ends"])]
+                nodes = {name: node for name, node in nodes.items() if name not in rest}
     return nodes, links, more
 
 
@@ -266,6 +307,15 @@ def _on_curve(start: Point, middle: Point, end: Point, share: float) -> Point:
         for s, k, e in zip(start, knee, end, strict=True)
     )
     return x, y
+
+
+def _path(points: Sequence[Point]) -> str:
+    """A link in SVG's words: a line, or the quadratic curve that goes through these points."""
+    (x1, y1), (x2, y2), (x, y) = points[0], points[-1], points[len(points) // 2]
+    knee_x, knee_y = 2 * x - (x1 + x2) / 2, 2 * y - (y1 + y2) / 2
+    if math.dist((x, y), ((x1 + x2) / 2, (y1 + y2) / 2)) < 0.5:
+        return f"M{x1:g} {y1:g}L{x2:g} {y2:g}"
+    return f"M{x1:g} {y1:g}Q{knee_x:g} {knee_y:g} {x2:g} {y2:g}"
 
 
 def _box(middle: Point, size: Point, *, radius: float, look: str) -> str:

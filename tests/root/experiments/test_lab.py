@@ -172,15 +172,43 @@ def test_commands_from_a_pipe_and_an_exit_code_for_those_that_failed(small_plan,
     assert fine.returncode == 0, fine.stderr
     assert "Migrated from a to b" in fine.stdout
     assert "The guest runs at b." in fine.stdout
-    wrong = lab("link s1 nowhere down\nfrobnicate\nwireshark s9-eth1\nprobe c7\nlink s1\n")
+    wrong = lab(
+        "link s1 nowhere down\nfrobnicate\nwireshark s9-eth1\nprobe c7\nlink s1\nlink s1>c1 down\n"
+        "x nobody\npingall\nstatus\n"
+    )
     assert wrong.returncode == 1
     said = wrong.stdout
     assert "The fabric has no link 's1-nowhere'; its links are " in said
     assert "There is no command or node 'frobnicate'; help lists the commands." in said
     assert "wireshark: name an interface: a-eth0, " in said
     assert "probe: there is no client 'c7'; there are c1." in said
+    assert '"s1>c1" is one direction, and a cut takes both: cut "s1-c1", or give "s1>c1" a loss of 100 %.' in said
+    assert "x: it failed, and the lab goes on (KeyError: 'nobody')." in said
+    assert "pingall is not for a lab, " in said
+    assert "The guest runs at a." in said
     assert "Traceback" not in wrong.stderr
     assert machine.is_again(before)
+
+
+def test_commands_of_a_file_after_one_at_a_node_are_the_console_s_own_until_one_exits(small_plan, tmp_path):
+    commands = tmp_path / "commands"
+    commands.write_bytes(b"caf\xff\nc1 echo this is $((6 * 7))\nstatus\npy exit()\nnothing\n")
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # as in most locales
+    with commands.open() as lines:
+        done = subprocess.run(
+            [*UNNOTICED, "lab", str(small_plan)],
+            stdin=lines,
+            env=strict,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert done.returncode == 1, done.stderr
+    assert "There is no command or node 'caf'; help lists the commands." in done.stdout
+    assert "this is 42" in done.stdout
+    assert "The guest runs at a." in done.stdout
+    assert done.stdout.endswith("Nothing was lost, repeated or changed.\n")
 
 
 def test_a_case_that_the_plan_does_not_have_is_said(small_plan):

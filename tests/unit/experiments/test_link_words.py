@@ -40,3 +40,8 @@ def test_every_value_that_cannot_be_is_told():
         'delay: "5" has no unit; write "5 ms" if that is what you mean.',
         'loss: "200 %" is out of range: it must be at most 100 %.',
     ]
+
+
+def test_a_value_that_is_there_twice_is_refused():
+    with pytest.raises(PlanError, match=r"^link: loss is there twice; give it one value\.$"):
+        parse("s1 s2 loss 1% delay 5 ms loss 2%")

@@ -585,6 +585,16 @@ def test_what_a_schedule_cannot_mean_is_told(write, old, new, expected):
     assert problem.startswith(expected)
 
 
+def test_a_cut_of_one_direction_is_told(write):
+    text = SCHEDULE.replace("restored", "cut").replace("s1-s2", "s1>s2")
+    assert problems_of(write(GOOD.replace("[guest]", text + "[guest]"))) == [
+        (
+            '14: fabric.schedule.state: "s1>s2" is one direction, and a cut takes both: cut "s1-s2", or give "s1>s2" a '
+            "loss of 100 %."
+        )
+    ]
+
+
 def test_a_round_that_never_comes_is_told(write):
     text = GOOD.replace("[guest]", SCHEDULE + "[guest]").replace('policy = "tcp-timeout"', 'mode = "stop-and-copy"')
     assert problems_of(write(text)) == ['8: fabric.schedule.when: "round 1" never comes: stop-and-copy has no rounds.']

@@ -58,6 +58,7 @@ def test_a_number_and_a_unit_of_the_table_are_read_exactly(text, dimension, valu
         ("1 percent", SHARE, '"percent" in "1 percent" is not a unit here; write "1 %".'),
         ("0.00001 %", SHARE, '"0.00001 %" is not a whole number of ppm; use a coarser value.'),
         ("250", DURATION, '"250" has no unit; write "250 ms" if that is what you mean.'),
+        ("0", BIT_RATE, f'"0" has no unit; write a number and a unit, like "{BIT_RATE.example}".'),
         (250, DURATION, '250 has no unit; write "250 ms" if that is what you mean.'),
         ("1 gbit/s", BIT_RATE, '"gbit/s" in "1 gbit/s" is not a unit here; write "1 Gbit/s".'),
         ("10 seconds", DURATION, '"seconds" in "10 seconds" is not a unit here; write "10 s".'),

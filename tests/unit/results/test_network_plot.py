@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -47,6 +48,65 @@ def texts(svg):
     return [element.text for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
 
 
+def ways(svg):
+    """Points along each link, by the three that its path names."""
+    found = []
+    for path in re.findall(r'<path d="(M[^"V]+)" fill="none"', svg):
+        x1, y1, *knee, x2, y2 = map(float, re.findall(r"-?[0-9.]+", path))
+        kx, ky = knee or ((x1 + x2) / 2, (y1 + y2) / 2)
+        shares = [step / 50 for step in range(51)]
+        found.append([
+            ((1 - t) ** 2 * x1 + 2 * t * (1 - t) * kx + t**2 * x2, (1 - t) ** 2 * y1 + 2 * t * (1 - t) * ky + t**2 * y2)
+            for t in shares
+        ])  # fmt: skip
+    return found
+
+
+def guests(svg):
+    """The rectangles of the guest, by their round ends."""
+    rects = [element.attrib for element in ET.fromstring(svg).iter() if element.tag.endswith("rect")]
+    return [{key: float(rect[key]) for key in ("x", "y", "width", "height")} for rect in rects if rect["rx"] == "12"]
+
+
+RING = network(
+    [("s1", "s2"), ("s2", "s3"), ("s3", "s4"), ("s4", "s1")],
+    [
+        ("a", "source", "s2"), ("b", "destination", "s4"), ("control", "control", "s1"),
+        ("c1", "client", "s1"), ("c2", "client", "s2"),
+    ],
+)  # fmt: skip
+RING["links"].reverse()  # the order in which a topology has them: hosts before the last switches
+
+
+def test_no_link_of_a_ring_passes_through_the_guest():
+    svg = draw(RING, name="network")
+    assert (len(ways(svg)), len(guests(svg))) == (9, 2)
+    for way, guest in itertools.product(ways(svg), guests(svg)):
+        within = [
+            point
+            for point in way
+            if 0 < point[0] - guest["x"] < guest["width"] and 0 < point[1] - guest["y"] < guest["height"]
+        ]
+        assert within == []
+
+
+def test_links_between_the_same_two_switches_are_lines_of_their_own_with_labels_of_their_own():
+    hosts = [("a", "source", "s1"), ("b", "destination", "s2"), ("c1", "client", "s2"), ("c2", "client", "s1")]
+    twice = network([("s1", "s2"), ("s2", "s1")], hosts)
+    for link, delay_ns in zip(twice["links"], (20_000_000, 30_000_000), strict=False):
+        link["there"] = link["back"] = {**USUAL, "delay_ns": delay_ns}
+    svg = draw(twice, name="network")
+    one, other = ways(svg)[:2]
+    assert abs(one[25][1] - other[25][1]) > 30
+    labels = {each.text: float(each.attrib["y"]) for each in ET.fromstring(svg).iter() if each.tag.endswith("text")}
+    assert labels["20\u00a0ms"] < one[25][1] < other[25][1] < labels["30\u00a0ms"]
+
+
+def test_a_drawing_that_stands_alone_says_what_links_without_a_label_are_like():
+    assert " ".join(texts(draw_alone(TREE).partition("\n")[2])).endswith(about(TREE))
+    assert about(TREE) not in " ".join(texts(draw(TREE, name="network")))
+
+
 def test_every_node_is_drawn_with_its_role_and_address_and_what_is_usual_is_said_once():
     drawn = texts(draw(TREE, name="network"))
     for said in ("s1", "s2", "s3", "a", "source", "b", "destination", "c1", "client", "never migrates", "10.77.0.9"):
@@ -66,8 +126,7 @@ def test_a_link_that_is_unlike_the_others_says_in_what_and_in_which_direction():
         mac="new",
     )
     drawn = texts(draw(wan, name="network"))
-    assert "s1 → s2: 20.0\u00a0Mbit/s, 15.0\u00a0ms" in drawn or "s1 → s2: 20\u00a0Mbit/s, 15\u00a0ms" in drawn
-    assert "s2 → s1: loss 0.1\u00a0%" in drawn
+    assert "s1 → s2: 20\u00a0Mbit/s, 15\u00a0ms s2 → s1: loss 0.1\u00a0% spare" in " ".join(drawn)
     assert "spare" in drawn
     assert "migrates and gets another MAC address" in drawn
     assert about(wan).startswith("Links without a label: 1\u00a0Gbit/s")
@@ -103,6 +162,10 @@ def test_many_clients_at_one_switch_are_drawn_as_one():
     drawn = texts(draw(many, name="network"))
     assert "c1 and 39 more" in drawn
     assert "c2" not in drawn
+    (link,) = [link for link in many["links"] if "c7" in link["ends"]]
+    link["back"] = {**USUAL, "loss_ppm": 1000}
+    drawn = texts(draw(many, name="network"))
+    assert {"c1 and 38 more", "c7", "s1 → c7: loss 0.1\u00a0%"} <= set(drawn)
 
 
 def test_identical_networks_give_identical_bytes_and_a_file_of_its_own_knows_no_page():
@@ -141,6 +204,12 @@ def test_no_two_nodes_are_in_one_place_and_no_two_links_of_a_tree_cross(parents,
     for (top, bottom), (other_top, other_bottom) in itertools.combinations(ways, 2):
         if top[1] == other_top[1] and bottom[1] == other_bottom[1]:
             assert (top[0] - other_top[0]) * (bottom[0] - other_bottom[0]) >= 0
+
+
+def test_a_switch_without_hosts_that_closes_a_loop_is_in_the_middle_of_the_drawing():
+    links = [("s1", "s2"), ("s2", "s3"), ("s3", "s4"), ("s4", "s1"), ("a", "s2"), ("b", "s4"), ("c", "s1"), ("d", "s2")]
+    places = lay_out(["s1", "s2", "s3", "s4"], ["a", "b", "c", "d"], links, left="a", right="b").places
+    assert places["d"][0] < places["a"][0] < places["s3"][0] < places["b"][0]
 
 
 def test_spines_are_above_their_leaves_and_a_chain_is_a_row():

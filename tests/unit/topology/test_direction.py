@@ -108,3 +108,15 @@ def test_every_future_that_cannot_be_is_told():
         "The link s1-s2: A jitter of 1 ms needs a delay of at least as much, not of 0 ms.",
         "The fabric has no link 's1-s9'; its links are s1-s2, a-s2, c1-s1, c2-s2.",
     )
+
+
+def test_a_cut_takes_both_directions_and_one_alone_is_refused():
+    asked = directions(PAIRS, base=Direction(), changes=(), kinds=KINDS)
+    with pytest.raises(PlanError) as refusal:
+        futures(PAIRS, asked, later=(), cut=("s1 > s2",), kinds=KINDS)
+    assert refusal.value.problems == (
+        (
+            'The link s1 > s2: "s1>s2" is one direction, and a cut takes both: cut "s1-s2", or give "s1>s2" a loss of '
+            "100 %."
+        ),
+    )

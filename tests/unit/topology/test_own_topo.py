@@ -320,3 +320,20 @@ def test_the_plan_is_laid_over_all_links_between_two_nodes_and_a_nodes_name_come
         ("s2-s1", 5, 0, 10_000),
     }
     assert {name: delay for name, _, delay, _ in found if delay == 1} == {"hosts-s1": 1}
+
+
+def test_what_it_prints_goes_where_messages_go(tmp_path, capsys):
+    path = tmp_path / "talkative.py"
+    path.write_text(
+        "from mininet.topo import Topo\nprint('loaded')\n"
+        "class Lab(Topo):\n    def build(self):\n        print('built')\n        self.addHost('h1')\n"
+    )
+    assert load_topo(f"{path}:Lab").hosts() == ["h1"]
+    assert capsys.readouterr() == ("", "loaded\nbuilt\n")
+
+
+def test_one_that_exits_is_refused(tmp_path):
+    path = tmp_path / "leaving.py"
+    path.write_text("import sys\nsys.exit(4)\n")
+    with pytest.raises(PlanError, match=r"importing .*leaving\.py failed: SystemExit: 4 \(line 2\)\."):
+        load_topo(f"{path}:Lab")
