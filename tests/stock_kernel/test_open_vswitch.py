@@ -162,7 +162,8 @@ def test_a_guest_migrates_over_it_and_each_switch_is_seen_to_re_learn(start_run)
     tables = RunFolder(run.out).load()
     (trial,) = tables.trials.to_dict("records")
     assert trial["outcome"] == "completed"
-    assert trial["integrity"]
+    wrong = tables.flows[~tables.flows["integrity"]]
+    assert trial["integrity"], (trial["notes"], wrong.to_dict("records"))
     assert trial["captures_complete"]
     assert trial["resets"] == 0
     assert {"s1", "s2", "s3"} == set(tables.relearned["switch"])
