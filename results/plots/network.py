@@ -43,9 +43,10 @@ def draw_alone(network: Network) -> str:
 
 
 def common(network: Network) -> dict[str, Any]:
-    """What most directions of the links are like; the others are labelled."""
-    directions = [_frozen(each) for link in network["links"] for each in (link["there"], link["back"])]
-    return dict(Counter(directions).most_common(1)[0][0]) if directions else {}
+    """What most directions of the links are like, of several the plainest; the others are labelled."""
+    counts = Counter(_frozen(each) for link in network["links"] for each in (link["there"], link["back"]))
+    ranked = sorted(counts, key=lambda each: (-counts[each], len(words(dict(each)))))
+    return dict(ranked[0]) if ranked else {}
 
 
 def about(network: Network) -> str:

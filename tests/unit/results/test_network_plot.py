@@ -107,6 +107,13 @@ def test_a_drawing_that_stands_alone_says_what_links_without_a_label_are_like():
     assert about(TREE) not in " ".join(texts(draw(TREE, name="network")))
 
 
+def test_where_no_two_links_are_alike_the_plainest_is_the_usual_one():
+    several = network([("s1", "s2"), ("s2", "s3")], [("a", "source", "s1"), ("b", "destination", "s3")])
+    for number, link in enumerate(several["links"][:-1], 1):
+        link["there"] = link["back"] = USUAL | {"delay_ns": number * 10**6, "jitter_ns": number * 10**5}
+    assert about(several) == "Links without a label: 1\u00a0Gbit/s, queue 10\u00a0ms in each direction."
+
+
 def test_every_node_is_drawn_with_its_role_and_address_and_what_is_usual_is_said_once():
     drawn = texts(draw(TREE, name="network"))
     for said in ("s1", "s2", "s3", "a", "source", "b", "destination", "c1", "client", "never migrates", "10.77.0.9"):
