@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NUDGE, _NUDGES_S = signal.SIGURG, (0.05, 0.5)
 
 
 class Terminated(BaseException):
@@ -118,10 +121,44 @@ def every_interrupt() -> Iterator[None]:
     for number in before:
         signal.signal(number, interrupt)
     try:
-        yield
+        with _nudged():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _nudged() -> Iterator[None]:
+    """Inside, a signal ends the main thread's wait for input even if it came just before that began.
+
+    Python's own handlers run between two of its instructions. One that is due when the main thread goes to wait in
+    readline would be run with the next key. So another signal follows each, which has nothing to say.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def nudge() -> None:
+        while numbers := ours.recv(64):
+            if any(number in _SIGNALS for number in numbers):
+                for pause_s in _NUDGES_S:
+                    time.sleep(pause_s)
+                    signal.pthread_kill(main, _NUDGE)
+
+    handler = signal.signal(_NUDGE, lambda _number, _frame: None)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=nudge, name="nudge", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        thread.join()
+        ours.close()
+        signal.signal(_NUDGE, handler)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
-from unnoticed.experiments.interrupts import one_interrupt, shielded
+from unnoticed.experiments.interrupts import Terminated, every_interrupt, one_interrupt, shielded
 
 
 def test_the_first_signal_interrupts_and_the_second_is_only_answered():
@@ -94,3 +96,19 @@ finally:
 def test_no_signal_disturbs_the_end_of_a_process_that_was_interrupted():
     done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_console_that_waits_for_input_hears_a_signal_whose_coming_did_not_end_the_wait(number, raised):
+    def send():
+        time.sleep(0.3)
+        signal.pthread_kill(threading.get_ident(), number)  # it comes to this thread, and the other one waits on
+
+    end, other = os.pipe()
+    sender = threading.Thread(target=send)
+    sender.start()
+    with every_interrupt(), pytest.raises(raised):
+        os.read(end, 1)
+    sender.join()
+    os.close(end)
+    os.close(other)
