@@ -1,7 +1,8 @@
 """When a switch of Open vSwitch learned at which port the guest's MAC is: its daemon tells only who asks.
 
 So it is asked for its table a thousand times a second, by its control socket (`fdb/show`), and what it learned is dated
-by the answer: at most a period, and the time that the daemon takes to answer, after it was so.
+by the answer: at most a period, and the time that the daemon takes to answer, after it was so. A machine on which that
+takes long is asked less often: to ask must not be what it mainly does.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Iterable, Mapping
 
 from unnoticed.clock import now_ns
 from unnoticed.errors import RecordError
+from unnoticed.patience import patient
 from unnoticed.probes.relearn import Relearned
 from unnoticed.probes.timerfd import PeriodicTimer
 from unnoticed.unixctl import Unixctl, UnixctlError
 
 PERIOD_NS = 1_000_000
 BRIDGE = "br0"
-_ANSWER_S = 10.0
+_REST = 4  # times what an answer took is not asked, so that it takes a fifth of a processor at most
+_ANSWER_S = patient(10.0)
 _LINE = re.compile(r"\s*(\S+)\s+\d+\s+((?:[0-9a-f]{2}:){5}[0-9a-f]{2})\s+\S+\s*")
 
 
@@ -48,7 +51,8 @@ class TablePoller:
             except UnixctlError as error:
                 raise RecordError(f"{switch}: {error}") from error
             self._control.poll_only()
-            timer = PeriodicTimer(start_ns=now_ns(), period_ns=PERIOD_NS)
+            self._asked_ns = now_ns()
+            timer = PeriodicTimer(start_ns=self._asked_ns, period_ns=0)
             self._timer = on_failure.enter_context(contextlib.closing(timer))
             self._epoll = on_failure.enter_context(contextlib.closing(select.epoll()))
             for each in (self._timer, self._control):
@@ -71,8 +75,12 @@ class TablePoller:
         try:
             answer = self._control.receive() if self._is_asked else None
             found = [] if answer is None else self._take(answer)
-            self._is_asked = self._is_asked and answer is None
-            if fired and not self._is_asked:
+            if answer is not None:
+                now = now_ns()
+                self._is_asked = False
+                self._timer.set(max(self._asked_ns + PERIOD_NS, now + _REST * (now - self._asked_ns)))
+            elif fired and not self._is_asked:
+                self._asked_ns = now_ns()
                 self._control.send("fdb/show", BRIDGE)
                 self._is_asked = True
         except UnixctlError as error:

@@ -31,18 +31,28 @@ def _timespec(time_ns: int) -> _Timespec:
 
 
 class PeriodicTimer:
-    """Becomes readable at start_ns, start_ns + period_ns, ... (CLOCK_MONOTONIC). Raises OSError."""
+    """Becomes readable at start_ns, start_ns + period_ns, ... (CLOCK_MONOTONIC). Raises OSError.
+
+    With a period of 0 it does so once, and again whenever it is set.
+    """
 
     def __init__(self, *, start_ns: int, period_ns: int) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd: int = libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._period_ns = period_ns
+        self._fd: int = self._libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_CLOEXEC | _TFD_NONBLOCK)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create failed")
-        setting = _Itimerspec(_timespec(period_ns), _timespec(start_ns))
-        if libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(setting), None) != 0:
-            error = ctypes.get_errno()
+        try:
+            self.set(start_ns)
+        except OSError:
             os.close(self._fd)
-            raise OSError(error, "timerfd_settime failed")
+            raise
+
+    def set(self, start_ns: int) -> None:
+        """Begin anew, at this time. Raises OSError."""
+        setting = _Itimerspec(_timespec(self._period_ns), _timespec(start_ns))
+        if self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(setting), None) != 0:
+            raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 
     def fileno(self) -> int:
         return self._fd

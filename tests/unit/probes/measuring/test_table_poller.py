@@ -5,6 +5,8 @@ import json
 import select
 import socket
 import threading
+import time
+from itertools import pairwise
 
 import pytest
 
@@ -25,6 +27,7 @@ class Daemon:
 
     def __init__(self, path):
         self.path, self.answer, self.asked = str(path), table(1), []
+        self.slowness_s, self.spans_ns = 0.0, []  # how long it thinks, and when it was asked and had answered
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen()
@@ -36,6 +39,8 @@ class Daemon:
         self._listener.close()
         with connection, contextlib.suppress(ConnectionError):  # who asked has closed meanwhile
             while self.answer is not None and (data := connection.recv(4096)):
+                asked_ns = time.monotonic_ns()
+                time.sleep(self.slowness_s)
                 question = json.loads(data)
                 self.asked.append((question["method"], *question["params"]))
                 said = json.dumps({"id": question["id"], "error": None, "result": self.answer}).encode()
@@ -45,6 +50,7 @@ class Daemon:
                     ).encode()
                 connection.sendall(said[:20])
                 connection.sendall(said[20:])
+                self.spans_ns.append((asked_ns, time.monotonic_ns()))
 
     def join(self):
         self._thread.join(10)
@@ -86,6 +92,13 @@ def test_an_address_that_was_forgotten_and_comes_back_has_not_moved(daemon, poll
     for answer in (HEAD, table(1)):
         daemon.answer, asked = answer, len(daemon.asked)
         assert receive(poller, until=lambda _, asked=asked: len(daemon.asked) > asked + 3) == []
+
+
+def test_a_daemon_that_is_slow_is_left_in_peace_for_four_times_as_long(daemon, poller):
+    daemon.slowness_s, daemon.spans_ns = 0.01, []
+    receive(poller, until=lambda _: len(daemon.spans_ns) > 4)
+    slow = daemon.spans_ns[1:]  # the first one may have been asked before
+    assert all(later[0] - earlier[1] > 3.9 * 10_000_000 for earlier, later in pairwise(slow))
 
 
 def test_a_daemon_that_is_gone_is_told_once(daemon, poller):
