@@ -13,8 +13,9 @@ from unnoticed.agents.holding import Holding
 from unnoticed.agents.kernel import socket_filter
 from unnoticed.agents.kernel.socket_diag import HandshakeMonitor
 from unnoticed.clock import now_ns
+from unnoticed.patience import patient
 
-_LIMIT_NS = 100_000_000  # longest wait for connections that begin or end
+_LIMIT_NS = int(patient(100_000_000))  # longest wait for connections that begin or end
 _POLL_S = 0.0002
 
 
