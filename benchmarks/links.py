@@ -32,7 +32,8 @@ from unnoticed.topology.runs import Run
 from unnoticed.topology.shaping import LARGEST_FRAME_BYTES
 
 PAYLOAD_BYTES, FRAME_BYTES = 1448, 1514  # of a full segment with TCP's time stamps
-FLOWS, OMITTED_S = 4, 2
+# Together under ten seconds: then each flow of bbr drains its way for a fifth of a second, to see how long it is.
+FLOWS, OMITTED_S, MEASURED_S = 8, 3, 6
 QUEUE_NS = 50_000_000
 
 
@@ -119,7 +120,7 @@ def main() -> int:
     parser.add_argument("--delays", default="0,5,20,50", help="of one direction, in ms")
     parser.add_argument("--losses", default="0,0.1,1", help="of one direction, in percent")
     parser.add_argument("--probes", type=int, default=4000, help="frames through each direction")
-    parser.add_argument("--seconds", type=int, default=8, help="of TCP for each cell")
+    parser.add_argument("--seconds", type=int, default=MEASURED_S, help="of TCP for each cell")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
     if os.geteuid() != 0:
