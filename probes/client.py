@@ -27,7 +27,7 @@ from unnoticed.probes.connection import Connection
 from unnoticed.probes.realtime import PRIORITY, become_realtime
 from unnoticed.probes.records import RequestLog
 from unnoticed.probes.schedule import Schedule
-from unnoticed.probes.timerfd import PeriodicTimer
+from unnoticed.probes.timerfd import Timer
 from unnoticed.workload import PATTERN_CHUNK, pattern
 
 CONNECTS_IN_FLIGHT_MAX = 512
@@ -50,7 +50,7 @@ class Client:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._connections: dict[int, Connection] = {}  # by file descriptor
         self._interests: dict[int, int] = {}
-        self._timers: list[PeriodicTimer] = []
+        self._timers: list[Timer] = []
         self._buffer = bytearray(PATTERN_CHUNK)
         self._last_connection = settings.connection_base
 
@@ -271,7 +271,7 @@ class Client:
     # --- the loop's own business --------------------------------------------------------------------------------
 
     def _tick(self, schedule: Schedule, on_time: Callable[[], None]) -> None:
-        timer = PeriodicTimer(start_ns=schedule.start_ns, period_ns=schedule.period_ns)
+        timer = Timer(start_ns=schedule.start_ns, period_ns=schedule.period_ns)
         self._timers.append(timer)
 
         def on_timer(_events: int) -> None:

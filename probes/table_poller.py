@@ -16,7 +16,7 @@ from unnoticed.clock import now_ns
 from unnoticed.errors import RecordError
 from unnoticed.patience import patient
 from unnoticed.probes.relearn import Relearned
-from unnoticed.probes.timerfd import PeriodicTimer
+from unnoticed.probes.timerfd import Timer
 from unnoticed.unixctl import Unixctl, UnixctlError
 
 PERIOD_NS = 1_000_000
@@ -52,7 +52,7 @@ class TablePoller:
                 raise RecordError(f"{switch}: {error}") from error
             self._control.poll_only()
             self._asked_ns = now_ns()
-            timer = PeriodicTimer(start_ns=self._asked_ns, period_ns=0)
+            timer = Timer(start_ns=self._asked_ns, period_ns=0)
             self._timer = on_failure.enter_context(contextlib.closing(timer))
             self._epoll = on_failure.enter_context(contextlib.closing(select.epoll()))
             for each in (self._timer, self._control):

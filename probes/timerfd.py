@@ -1,4 +1,4 @@
-"""A periodic kernel timer as a file descriptor: timerfd_create(2), on CLOCK_MONOTONIC.
+"""A kernel timer as a file descriptor: timerfd_create(2), on CLOCK_MONOTONIC.
 
 epoll's own time limit counts in whole milliseconds, too coarse to send 1000 requests per second at their intended
 times; and a periodic timer needs no system call to be set again. (os.timerfd_create comes with Python 3.13.)
@@ -30,7 +30,7 @@ def _timespec(time_ns: int) -> _Timespec:
     return _Timespec(*divmod(time_ns, _NS_PER_S))
 
 
-class PeriodicTimer:
+class Timer:
     """Becomes readable at start_ns, start_ns + period_ns, ... (CLOCK_MONOTONIC). Raises OSError.
 
     With a period of 0 it does so once, and again whenever it is set.

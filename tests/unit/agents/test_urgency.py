@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.realtime import is_permitted
 
 from unnoticed.agents.urgency import Urgency
 
@@ -15,15 +16,6 @@ def other():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         process.stdin.close()
-
-
-def is_permitted():
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        return False
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    return True
 
 
 def test_what_was_hurried_goes_its_ordinary_way_afterwards(other):

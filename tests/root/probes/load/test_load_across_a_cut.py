@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.realtime import is_permitted
 
 from unnoticed.events import read_events
 from unnoticed.probes.records import read_probes, read_requests
@@ -53,16 +54,6 @@ def test_a_cut_path_delays_every_request_meant_in_it_loses_none_and_shows_in_the
     assert len(repeated_connects) >= int((sent & (records.workload == Kind.CONNECT)).sum())  # their SYNs
 
 
-def may_be_realtime():
-    """Not so in a container, where the host's cgroups (v1) give it no realtime time of its own."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        return False
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    return True
-
-
 def test_probes_sent_into_a_cut_are_lost_and_those_to_the_control_server_are_not(pair, tmp_path):
     common = {"events": str(tmp_path / "events.jsonl"), "realtime": True}
     echo = pair.child("echo", {**common, "ip": "127.0.0.1", "port": PROBE_PORT})
@@ -79,9 +70,8 @@ def test_probes_sent_into_a_cut_are_lost_and_those_to_the_control_server_are_not
             "rate_hz": 1000,
         },
     )
-    is_permitted = may_be_realtime()
     for process in (echo, prober):
-        assert os.sched_getscheduler(process.pid) == (os.SCHED_FIFO if is_permitted else os.SCHED_OTHER)
+        assert os.sched_getscheduler(process.pid) == (os.SCHED_FIFO if is_permitted() else os.SCHED_OTHER)
         status = Path(f"/proc/{process.pid}/status").read_text()
         assert "VmLck:\t       0 kB" not in status
     pair.command(prober, "start")
@@ -102,5 +92,5 @@ def test_probes_sent_into_a_cut_are_lost_and_those_to_the_control_server_are_not
     assert not lost[~to_guest].any()
     refused = [event for event in read_events(tmp_path / "events.jsonl") if event["event"] == "not-realtime"]
     assert [event["detail"].split(" (")[0] for event in refused] == ["SCHED_FIFO was refused"] * (
-        0 if is_permitted else 2
+        0 if is_permitted() else 2
     )
