@@ -178,8 +178,7 @@ def _lanes(pattern: Pattern, pages: int) -> tuple[list[_Lane], list[int]]:
     if pattern is Pattern.HOT_AND_COLD and pages >= 10:
         bounds, cycle = [0, pages // 10, pages], [0] * 9 + [1]
     elif pattern is Pattern.ZIPF:
-        bounds = [*((1 << octave) - 1 for octave in range(pages.bit_length())), pages]
-        bounds = sorted(set(bounds))
+        bounds = sorted({*((1 << octave) - 1 for octave in range(pages.bit_length())), pages})
         weights = [sum(1 / rank for rank in range(begin + 1, end + 1)) for begin, end in pairwise(bounds)]
         cycle = _turns(weights)
     else:
