@@ -21,8 +21,9 @@ from unnoticed.agents.kernel import libc
 from unnoticed.errors import MigrationError, UnnoticedError
 from unnoticed.patience import patient
 
-_START_S = patient(20.0)
+_START_S = patient(120.0)  # a helper may have to compile what it needs, once on a machine
 _PRIORITY = 30  # above all ordinary processes and below probers and relays, which measure or carry
+_NICE_AT_START = 19  # loading modules takes a second, which nobody waits for, beside clients that are measured
 _MESSAGE_BYTES = 1 << 16
 _MOST_FDS = 4
 
@@ -44,6 +45,7 @@ class Helper:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                 )
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE_AT_START)
         except BaseException:
             self._control.close()
             raise
@@ -105,15 +107,23 @@ class Orders:
         self._control.send(json.dumps({"message": message, **fields}).encode())
 
 
-def help_out(work: Callable[[Orders, dict[str, Any]], None], *, urgent: bool) -> None:
-    """The main function of a helper: `work`, and what goes wrong in it is said. `urgent`: before ordinary processes."""
+def help_out(
+    work: Callable[[Orders, dict[str, Any]], None], *, urgent: bool, make_ready: Callable[[], None] | None = None
+) -> None:
+    """The main function of a helper: `work`, and what goes wrong in it is said.
+
+    `urgent`: before ordinary processes. `make_ready` is what takes time and can be done before.
+    """
     settings = json.loads(sys.argv[1])
     libc.die_with_parent()
     orders = Orders(settings["control_fd"])
+    if make_ready is not None:
+        make_ready()
     gc.freeze()
     gc.disable()
-    if urgent:
-        with contextlib.suppress(OSError):  # without the right it is only later
+    with contextlib.suppress(OSError):  # without the right it is only later
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        if urgent:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     try:
         orders.say("ready")

@@ -10,6 +10,7 @@ import mmap
 import os
 
 import numpy as np
+import numpy.typing as npt
 
 from unnoticed.agents.kernel.pagemap import Runs
 from unnoticed.agents.page_wire import WINDOW_PAGES
@@ -47,10 +48,9 @@ class OwedPages:
         found: Runs = single_pages[flags[single_pages[:, 0].astype(np.int64)] == 0]
         return found
 
-    def demand(self, page: int) -> None:
-        """Take a page that the guest waits for; what lies behind it comes next, since it may be touched next."""
-        self._map[page] = 0
-        self._map[self.pages :] = (page + 1).to_bytes(_PIVOT_BYTES, "little")
+    def views(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+        """The flags, one for each page, and the page that is to be pushed next: for who takes pages on demand."""
+        return np.frombuffer(self._map, np.uint8, self.pages), np.frombuffer(self._map, np.uint64, 1, self.pages)
 
     def take(self) -> tuple[int, int] | None:
         """The next pages to push: the first, and a mask in which bit i is page `first + i`. None: nothing is owed."""

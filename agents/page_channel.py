@@ -59,14 +59,6 @@ class PageChannel:
         except OSError as error:
             raise PeerError(f"The {self._peer} is gone: {error}.") from error
 
-    def send_page(self, page: int, ram_fd: int) -> None:
-        """Send one page, which was wanted, from the memfd. Raises PeerError."""
-        data = self.wire.send(Frame(Type.PAGES, page, 1)) + os.pread(ram_fd, PAGE_BYTES, page * PAGE_BYTES)
-        try:
-            self.socket.sendall(data)
-        except OSError as error:
-            raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
-
     def send_pages(self, first: int, mask: int, ram_fd: int) -> int:
         """Send PAGES and their contents, straight from the memfd; returns bytes. Nothing must change in them any more.
 
@@ -100,11 +92,6 @@ class PageChannel:
         except OSError as error:
             raise PeerError(f"The {self._peer} is gone: {error}.") from error
         return self.wire.receive(data) if data else None
-
-    def receive_page(self, buffer: memoryview) -> Frame:
-        """A frame and the one page that follows it, at once: all of the buffer. Raises PeerError."""
-        self.receive_contents(buffer)
-        return self.wire.receive(bytes(buffer[:FRAME_BYTES]))
 
     def receive_contents(self, buffer: memoryview) -> None:
         """The contents of pages, all of the buffer. Raises PeerError."""

@@ -38,7 +38,13 @@ def push(orders: Orders, settings: dict[str, Any]) -> None:
         if now - looked_ns >= _LOOK_NS:
             looked_ns = now
             info = read_tcp_info(channel.socket)
-            if pace.look(now, acked_bytes=info.bytes_acked, rtt_us=info.rtt_us, min_rtt_us=info.min_rtt_us):
+            if pace.look(
+                now,
+                acked_bytes=info.bytes_acked,
+                delivery_bytes_per_s=info.delivery_bytes_per_s,
+                rtt_us=info.rtt_us,
+                min_rtt_us=info.min_rtt_us,
+            ):
                 channel.pace(pace.bytes_per_s)
     channel.send(Frame(Type.END, total=pushed))
     orders.say("done", pages=pushed, bytes=sent_bytes)

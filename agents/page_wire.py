@@ -22,6 +22,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections import deque
+from collections.abc import Iterable, Sequence
 from enum import Enum, IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
@@ -33,7 +34,7 @@ WINDOW_PAGES = 64  # the bits of a mask
 _TAG_BYTES = 16
 _HEADER = struct.Struct("<BBHIQQ")
 FRAME_BYTES = _HEADER.size + _TAG_BYTES
-_MOST_WANTED = 4096  # at a time: each is a thread of the guest that waits
+MOST_WANTED = 4096  # at a time: each is a thread of the guest that waits
 
 
 class Kind(Enum):
@@ -107,10 +108,10 @@ class PageWire:
     def __init__(self, role: Role, kind: Kind, *, key: bytes, pages: int) -> None:
         """`key` is the channel's own, `pages` how many the guest's RAM has."""
         self.role = role
-        self._kind, self._pages = kind, pages
-        self._key = key
-        self._counters = [0, 0]  # of the frames that the peer sent, and of ours
-        self._names = (role.peer.value.encode(), role.value.encode())
+        self._kind, self.pages = kind, pages
+        self.key = key
+        self.counts = [0, 0]  # of the frames that the peer sent, and of ours
+        self.names = (role.peer.value.encode(), role.value.encode())  # in the tags of each
         self._wanted: deque[int] = deque()
         self._pushed = 0
         self._enter(State.OPENED)
@@ -120,8 +121,13 @@ class PageWire:
         """An end whose JOIN and JOINED were exchanged by another process."""
         wire = cls(role, kind, key=key, pages=pages)
         wire._enter(State.SERVING if kind is Kind.DEMAND else State.PUSHING)
-        wire._counters = [1, 1]
+        wire.counts = [1, 1]
         return wire
+
+    def catch_up(self, counts: Sequence[int], wanted: Iterable[int]) -> None:
+        """Frames were exchanged elsewhere: how many in all, the peer's first; and which pages are wanted now."""
+        self.counts = list(counts)
+        self._wanted = deque(wanted)
 
     def send(self, frame: Frame) -> bytes:
         """The bytes of a frame. Raises PeerError where it may not be sent now: that is ours to prevent."""
@@ -166,11 +172,11 @@ class PageWire:
             sender = self.role if is_ours else self.role.peer
             raise PeerError(f"{Type(frame.type).name} from the {sender.value} on {self._channel}.")
         if frame.type == _WANT:
-            if frame.first >= self._pages or len(self._wanted) >= _MOST_WANTED:
+            if frame.first >= self.pages or len(self._wanted) >= MOST_WANTED:
                 raise PeerError("The destination wants too many pages, or one that the guest's RAM has not got.")
             self._wanted.append(frame.first)
         elif frame.type == _PAGES:
-            if not frame.mask or frame.first + frame.mask.bit_length() > self._pages:
+            if not frame.mask or frame.first + frame.mask.bit_length() > self.pages:
                 raise PeerError("The source sends no pages, or pages that the guest's RAM has not got.")
             if self._kind is _DEMAND and not (
                 frame.mask == 1 and self._wanted and self._wanted.popleft() == frame.first
@@ -183,7 +189,7 @@ class PageWire:
             self._enter(after)
 
     def _tag(self, is_ours: bool, header: bytes) -> bytes:
-        counter = self._counters[is_ours]
-        self._counters[is_ours] = counter + 1
-        text = self._names[is_ours] + counter.to_bytes(8, "little") + header
-        return blake2b(text, key=self._key, digest_size=_TAG_BYTES).digest()
+        count = self.counts[is_ours]
+        self.counts[is_ours] = count + 1
+        text = self.names[is_ours] + count.to_bytes(8, "little") + header
+        return blake2b(text, key=self.key, digest_size=_TAG_BYTES).digest()

@@ -7,17 +7,18 @@ guest), `finish`. It says "done" once nothing is wanted any more after that, wit
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import select
+import os
 from typing import Any
 
-from unnoticed.agents.faults import FaultLog
+import numpy as np
+
 from unnoticed.agents.helper import Orders, help_out
-from unnoticed.agents.kernel import userfaultfd
+from unnoticed.agents.kernel import page_loops
+from unnoticed.agents.kernel.page_loops import Keyring, Reason, Waiting
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.page_channel import SILENCE_S, PageChannel
-from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, Type
+from unnoticed.agents.page_wire import FRAME_BYTES, Kind, PageWire
 from unnoticed.agents.wire import Role
 from unnoticed.clock import now_ns
 from unnoticed.errors import MachineError, PeerError
@@ -28,42 +29,52 @@ _LOOK_MS = 1000
 class Pager:
     """Faults in, pages out."""
 
-    def __init__(self, channel: PageChannel, *, fault_fd: int, address: int, log: FaultLog) -> None:
-        self._channel, self._fault_fd, self._address, self._log = channel, fault_fd, address, log
-        self._since_ns: dict[int, int] = {}  # page to when it was found to be waited for
-        buffer = mmap.mmap(-1, 2 * PAGE_BYTES)  # the second page is for one, and the end of the first for its frame
-        self._answer = memoryview(buffer)[PAGE_BYTES - FRAME_BYTES :]
-        self._source = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) + PAGE_BYTES
-        self.placed = 0
+    def __init__(self, fd: int, wire: PageWire, *, fault_fd: int, address: int, log_fd: int) -> None:
+        """On a channel; `address` is that of the RAM in the guest, `log_fd` of the log of `faults`."""
+        self._wire, self._address = wire, address
+        self._fds = np.array([fault_fd, fd, -1, log_fd])
+        self._waiting, self._keyring = Waiting.none(pages=wire.pages), Keyring.of(wire)
+        # The second page is for one, and the end of the first for its frame.
+        self._answer = np.frombuffer(mmap.mmap(-1, 2 * PAGE_BYTES), np.uint8)[PAGE_BYTES - FRAME_BYTES :]
 
     @property
-    def is_idle(self) -> bool:
-        return not self._since_ns
+    def placed(self) -> int:
+        """How many pages found their place empty."""
+        return int(self._waiting.ends[2])
 
-    def want(self) -> None:
-        """Ask for each page that is waited for, once."""
-        for fault in userfaultfd.read_faults(self._fault_fd):
-            page = (fault - self._address) // PAGE_BYTES
-            if page not in self._since_ns:
-                self._since_ns[page] = now_ns()
-                self._channel.send(Frame(Type.WANT, page))
+    def attend(self, orders_fd: int, *, is_last: bool) -> bool:
+        """Until there is an order (true), or with `is_last` until nothing is waited for.
 
-    def put(self) -> None:
-        """Receive a page and put it in place. Raises PeerError."""
-        frame = self._channel.receive_page(self._answer)
-        self.placed += userfaultfd.place(
-            self._fault_fd,
-            to=self._address + frame.first * PAGE_BYTES,
-            source=self._source,
-            length=PAGE_BYTES,
-            page_bytes=PAGE_BYTES,
-        )
-        since_ns = self._since_ns.pop(frame.first)
-        self._log.add(since_ns, now_ns() - since_ns)
+        Raises MachineError, PeerError: also when a page does not come within SILENCE_S.
+        """
+        self._fds[2] = orders_fd
+        while True:
+            reason, number = page_loops.attend(
+                self._fds, self._address, self._answer, _LOOK_MS, is_last, self._waiting, self._keyring
+            )
+            if reason == Reason.SILENCE:
+                self._check_patience()
+            elif reason in {Reason.DONE, Reason.ORDER}:
+                return bool(reason == Reason.ORDER)
+            elif reason == Reason.GONE:
+                raise MachineError("The guest's process has ended.")
+            elif reason == Reason.FRAME:
+                self._refuse(number)
+            elif reason == Reason.CROWD:
+                raise PeerError("More threads of the guest wait for pages than can be served.")
+            else:
+                raise PeerError(f"The {self._wire.role.peer.value} stopped sending pages: {os.strerror(number)}.")
 
-    def check_patience(self) -> None:
-        """Raises PeerError when a page has been waited for too long."""
-        oldest_ns = min(self._since_ns.values(), default=None)
+    def _refuse(self, length: int) -> None:
+        """What came is not what was due. Raises PeerError."""
+        self._wire.catch_up(self._keyring.counts.tolist(), self._waiting.wanted)
+        if 0 < length < len(self._answer):
+            raise PeerError(f"The {self._wire.role.peer.value} stopped sending pages in the midst of one.")
+        self._wire.receive(self._answer[: min(length, FRAME_BYTES)].tobytes())
+        raise PeerError(f"The {self._wire.role.peer.value} sent a frame that is not understood.")
+
+    def _check_patience(self) -> None:
+        oldest_ns = self._waiting.oldest_ns
         if oldest_ns is not None and now_ns() - oldest_ns > SILENCE_S * 1e9:
             raise PeerError(f"The source did not send a page that the guest waits for within {SILENCE_S:g} s.")
 
@@ -71,30 +82,16 @@ class Pager:
 def serve(orders: Orders, settings: dict[str, Any]) -> None:
     """Serve the guest's faults until told to finish, and every page that is wanted has come."""
     order, (fault_fd, fd) = orders.receive()
-    pages = settings["memory_bytes"] // PAGE_BYTES
-    channel = PageChannel.from_parts(Role.DESTINATION, Kind.DEMAND, fd=fd, key=bytes.fromhex(order["key"]), pages=pages)
-    pager = Pager(channel, fault_fd=fault_fd, address=order["address"], log=FaultLog(settings["faults_fd"]))
-    poller = select.poll()
-    for each in (fault_fd, fd, orders.fileno()):
-        poller.register(each, select.POLLIN)
+    pages, key = settings["memory_bytes"] // PAGE_BYTES, bytes.fromhex(order["key"])
+    channel = PageChannel.from_parts(Role.DESTINATION, Kind.DEMAND, fd=fd, key=key, pages=pages)
+    pager = Pager(fd, channel.wire, fault_fd=fault_fd, address=order["address"], log_fd=settings["faults_fd"])
     is_last = False
-    while not (is_last and pager.is_idle):
-        ready = {number for number, _ in poller.poll(_LOOK_MS)}
-        try:
-            if fault_fd in ready:
-                pager.want()
-            if fd in ready:
-                pager.put()
-        except ProcessLookupError:
-            raise MachineError("The guest's process has ended.") from None
-        if orders.fileno() in ready:
-            orders.receive()
-            is_last = True
-        if not ready:
-            pager.check_patience()
+    while pager.attend(orders.fileno(), is_last=is_last):
+        orders.receive()
+        is_last = True
     orders.say("done", pages=pager.placed)
     orders.receive()
 
 
 if __name__ == "__main__":
-    help_out(serve, urgent=True)
+    help_out(serve, urgent=True, make_ready=page_loops.make_ready)

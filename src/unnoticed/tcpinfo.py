@@ -43,6 +43,7 @@ class TcpInfo:
     bytes_acked: int
     segs_out: int
     segs_in: int
+    delivery_bytes_per_s: int
     bytes_retrans: int
     dsack_dups: int
     reord_seen: int
@@ -82,6 +83,7 @@ def parse_tcp_info(raw: bytes) -> TcpInfo:
         bytes_acked=field("=Q", 120),
         segs_out=field("=I", 136),
         segs_in=field("=I", 140),
+        delivery_bytes_per_s=field("=Q", 160),
         bytes_retrans=field("=Q", 208),
         dsack_dups=field("=I", 216),
         reord_seen=field("=I", 220),

@@ -1,5 +1,7 @@
 """The pace of the push, on a path that is computed."""
 
+from itertools import cycle
+
 import pytest
 
 from unnoticed.agents.pace import Pace
@@ -13,9 +15,13 @@ LUMP = 68_500  # bytes that are acknowledged at once, ten or eleven times in the
 class Path:
     """A path that takes so much, and a burst besides when it had less to do."""
 
-    def __init__(self, pace, *, rate=LINK, lump=1, ahead=0):
-        """`lump`: what is acknowledged at once; `ahead` of the first lump is acknowledged already."""
+    def __init__(self, pace, *, rate=LINK, lump=1, ahead=0, errors=(1.0,)):
+        """`lump`: what is acknowledged at once; `ahead` of the first lump is acknowledged already.
+
+        `errors`: by what the kernel's samples of the delivery rate are off, in turn.
+        """
         self.pace, self.rate, self.lump, self.ahead = pace, rate, lump, ahead
+        self.errors = cycle(errors)
         self.now_ns, self.acked, self.tokens = 0, 0.0, float(BURST)
         self.paces = [pace.bytes_per_s]
 
@@ -27,7 +33,8 @@ class Path:
             self.tokens -= carried
             self.acked += carried
             acked = int(self.acked + self.ahead) // self.lump * self.lump
-            if self.pace.look(self.now_ns, acked_bytes=acked, rtt_us=rtt_us, min_rtt_us=100):
+            rate = int(carried / 0.002 * next(self.errors))
+            if self.pace.look(self.now_ns, acked_bytes=acked, delivery_bytes_per_s=rate, rtt_us=rtt_us, min_rtt_us=100):
                 self.paces.append(self.pace.bytes_per_s)
 
     @property
@@ -50,6 +57,33 @@ def test_acknowledgements_that_come_in_lumps_do_not_fill_the_path(ahead):
     assert 0.9 < path.share < 0.96
 
 
+@pytest.mark.parametrize("errors", [(1.0, 0.2, 1.0), (1.02, 0.98, 1.0, 1.0, 2.0), (0.0, 1.0)])
+def test_a_sample_taken_while_the_machine_stood_still_does_not_matter(errors):
+    path = Path(Pace(), errors=errors)
+    path.run(300)
+    assert 0.9 < path.share < 0.96
+
+
+def test_the_queue_that_finding_out_has_built_is_let_run_dry_first():
+    path = Path(Pace())
+    path.run(200, rtt_us=1_700)
+    full, draining, held = path.paces[3:]
+    assert full > LINK
+    assert draining < LINK / 2
+    assert 0.92 < held / LINK < 0.94
+
+
+def test_the_path_is_not_overfilled_for_long():
+    path = Path(Pace())
+    path.run(10, rtt_us=100)
+    while path.pace.bytes_per_s < LINK:
+        path.run(2)
+    begun_ns = path.now_ns
+    while path.pace.bytes_per_s > LINK:
+        path.run(2)
+    assert path.now_ns - begun_ns <= 16 * MS
+
+
 def test_a_path_that_takes_less_than_the_first_pace_is_measured_too():
     path = Path(Pace(), rate=5_000_000)
     path.run(800)
@@ -66,11 +100,15 @@ def test_a_queue_all_the_same_has_it_measured_again_but_not_at_once():
     assert 0.9 < path.share < 0.96
 
 
-def test_trying_for_more_takes_one_window_where_there_is_no_more():
+def test_trying_for_more_takes_one_window_where_there_is_no_more_and_is_done_less_and_less_often():
     path = Path(Pace())
     path.run(3_000)
     held = path.paces[4]
+    assert path.paces[5:] == [int(held * 1.5), held]
+    path.run(1_000)
     assert path.paces[5:] == [int(held * 1.5), held] * 2
+    path.run(60_000)
+    assert len(path.paces) == 5 + 2 * (2 + 1 + 7)  # after 2 s, after 4, and every 8
 
 
 def test_it_is_measured_again_in_time_since_the_path_may_have_got_faster():

@@ -104,16 +104,6 @@ def test_pushed_pages_come_as_they_are(joined, ram, mask):
     assert bytes(buffer) == b"".join(ram.view[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] for page in pages)
 
 
-def test_a_page_that_is_wanted_is_sent(joined, ram):
-    ours, theirs = (ends[Kind.DEMAND] for ends in joined)
-    theirs.send(Frame(Type.WANT, 200))
-    assert ours.receive() == Frame(Type.WANT, 200)
-    ours.send_page(200, ram.fd)
-    answer = memoryview(bytearray(FRAME_BYTES + PAGE_BYTES))
-    assert theirs.receive_page(answer) == Frame(Type.PAGES, 200, 1)
-    assert answer[FRAME_BYTES:] == ram.view[200 * PAGE_BYTES : 201 * PAGE_BYTES]
-
-
 def test_a_source_that_hangs_up_in_the_midst_of_a_page_is_noticed(joined):
     ours, theirs = (ends[Kind.PUSH] for ends in joined)
     ours.send(Frame(Type.PAGES, 0, 1))

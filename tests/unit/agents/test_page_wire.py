@@ -60,7 +60,7 @@ def test_a_page_that_nobody_wanted_is_refused(frame):
     ends = joined(Kind.DEMAND)
     say(ends, D, Frame(Type.WANT, 3))
     forger = joined(Kind.PUSH)[S]
-    forger._key = KEYS[Kind.DEMAND]
+    forger.key = KEYS[Kind.DEMAND]
     with pytest.raises(PeerError, match="another page than the one that was wanted"):
         ends[D].receive(forger.send(frame))
 
