@@ -152,12 +152,17 @@ class Agent:
 def main() -> None:
     """Argument: JSON with place, address, key in hex, announcements by name, guest, guest_pid, gate, events.
 
-    And, where frames are to be held, `hold`: the guest's mac and the uplinks of the host's bridge. `connections`: how
-    many the guest is expected to have.
+    And, where frames are to be held, `hold`: the guest's mac, the uplinks of the host's bridge, and `zero_window`:
+    whether clients may have to be answered meanwhile. `connections`: how
+    many the guest is expected to have; `pages_later`: whether guests are expected to come before their pages.
     """
     settings = json.loads(sys.argv[1])
     if settings.get("connections", 0) >= batches.MANY:
         batches.make_ready()
+    if settings.get("pages_later"):
+        from unnoticed.agents.kernel import page_loops
+
+        page_loops.make_ready()  # for the helpers to come: what is compiled once is kept
     descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
@@ -172,7 +177,8 @@ def main() -> None:
     if hold is not None:
         mac = bytes.fromhex(hold["mac"].replace(":", ""))
         port, ends = settings["gate"], (namespace, guest.interface)
-        holding = Holding(port=port, guest=ends, uplinks=hold["uplinks"], mac=mac)
+        zero_window = hold.get("zero_window", False)
+        holding = Holding(port=port, guest=ends, uplinks=hold["uplinks"], mac=mac, zero_window=zero_window)
     listener = socket.create_server((settings["address"], PORT))
     host = Host(
         place=settings["place"],

@@ -19,6 +19,7 @@ from unnoticed.agents import batches, wire
 from unnoticed.agents.batches import Departing, Dumped
 from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.kernel import tcp_repair
+from unnoticed.agents.kernel.tcp_repair import Position
 from unnoticed.agents.ram import SLOTS, Slot, slot_base
 from unnoticed.clock import now_ns
 from unnoticed.endpoints import endpoint
@@ -118,6 +119,14 @@ class DepartingConnections:
     def hold(self) -> None:
         """Let none of them start anything new."""
         batches.hold(list(self._known.values()))
+
+    def positions(self) -> list[Position]:
+        """How far those that are held have come."""
+        found: list[Position] = []
+        for each in self._known.values():
+            with contextlib.suppress(OSError):  # it has ended: the dump will find it
+                found.append(tcp_repair.position(each.socket, ends=each.ends))
+        return found
 
     def settle(self) -> None:
         """Wait a little for the acknowledgement of what is in flight."""

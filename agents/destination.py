@@ -17,6 +17,7 @@ from unnoticed.agents.guest_process import GuestProcess
 from unnoticed.agents.holding import Holding, TimeLimit
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import PortState
+from unnoticed.agents.kernel.tcp_repair import Position
 from unnoticed.agents.packing import Unpacker
 from unnoticed.agents.plug import Held
 from unnoticed.agents.postcopy_destination import PageArrival
@@ -51,6 +52,8 @@ class Destination:
         self._troubles: list[tuple[str, str]] = []  # step and reason: what failed when there was no way back
         self._holding: Holding | None = None  # while frames are held
         self._time_limit: TimeLimit | None = None
+        self._limit_bytes = 0  # of what is held
+        self._answers = 0  # that clients got for what was held
         self._announced_ns = 0
         self._held: Held | None = None
         self._late: list[bytes] = []
@@ -154,6 +157,8 @@ class Destination:
                 case wire.Final():
                     final_start_ns = now_ns()
                     self._urgency.begin(self._guest.pid)
+                case wire.Positions(packed):
+                    self._answer(packed)
                 case wire.Connections() as message:
                     connections.expect(message)
                 case wire.GuestState() as state:
@@ -191,6 +196,7 @@ class Destination:
             raise PeerError(f"The source asks for an announcement that is not known here: {message.announce!r}.")
         with self._cutover.step("plug"):
             self._holding = holding
+            self._limit_bytes = message.limit_bytes
             holding.hold(limit_bytes=message.limit_bytes)
             self._time_limit = TimeLimit(message.limit_ns / 1e9, lambda: gate.set(PortState.DISABLED))
         with self._cutover.step("open-gate"):
@@ -198,6 +204,16 @@ class Destination:
         with self._cutover.step("announce"):
             self._announced_ns = now_ns()
             self._host.announcer.send(announcement.at_once)
+
+    def _answer(self, positions: bytes) -> None:
+        """Answer the guest's clients while their frames are held."""
+        if self._holding is None:
+            raise PeerError("The source wants clients to be answered whose frames are not held.")
+        try:
+            Position.unpack_all(positions)
+        except ValueError as error:
+            raise PeerError(f"The positions of the guest's connections cannot be read: {error}.") from error
+        self._holding.answer(positions, limit_bytes=self._limit_bytes)
 
     def _give_back(self, holding: Holding) -> None:
         """Return what was held to the source, once the switches do; what fails here is noted."""
@@ -250,6 +266,7 @@ class Destination:
         if holding is not None:
             self._host.announcer.send(announcement.at_once)  # again, for switches that the first has not reached
             self._await_stragglers(holding)
+            self._stop_answering(holding)
             holding.settle()
         connections.close()
         if self._unpacker is not None:
@@ -319,6 +336,12 @@ class Destination:
         if self._time_limit.was_reached:
             self._host.gate.set(PortState.FORWARDING)
 
+    def _stop_answering(self, holding: Holding) -> None:
+        try:
+            self._answers = holding.stop_answering()
+        except (UnnoticedError, OSError) as error:
+            self._troubles.append(("answer", str(error)))
+
     def _await_stragglers(self, holding: Holding) -> None:
         """Give the guest what the source sends after it."""
         try:
@@ -368,6 +391,7 @@ class Destination:
                 late=len(self._late) + self._stragglers,
                 refused=self._holding.held.refused,
                 overdue=self._time_limit.was_reached,
+                answers=self._answers,
             )
         for slot in self._connections.lost if self._connections is not None else ():
             self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

@@ -1,8 +1,9 @@
 """The diversion: at the host that the guest is about to leave, who decides about every frame to and from it.
 
 Two programs at the host's end of the guest's link, steered by two words. To the guest: all pass; or connection attempts
-are put aside; or everything is. From the guest: frames pass; or pass under another source address, so that no switch
-learns from them where the guest is any more; or are dropped. What is put aside waits in a tap device.
+are put aside; or everything is; or all pass, and copies are put aside. From the guest: frames pass; or pass under
+another source address, so that no switch learns from them where the guest is any more; or are dropped. What is put
+aside waits in a tap device.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ToGuest(IntEnum):
     PASS = 0
     ATTEMPTS_ASIDE = 1  # TCP segments that ask for a new connection
     ASIDE = 2
+    COPIED = 3
 
 
 class FromGuest(IntEnum):
@@ -59,6 +61,10 @@ class Diversion:
         if from_guest is not None:
             self._words[_FROM_GUEST] = from_guest
 
+    def fileno(self) -> int:
+        """Of what was put aside: who reads it takes a frame, in order, behind its virtio header."""
+        return self._tap.fileno()
+
     def take(self) -> list[bytes]:
         """What was put aside, in order, each frame behind its virtio header."""
         return self._tap.read()
@@ -79,6 +85,7 @@ def _to_guest(words: bpf.Words, tap_index: int) -> list[bpf.Line]:
         bpf.frame_value(12, size=2),
         bpf.jump_if_equal(bpf.R0, FILLING_ETHER_TYPE, "pass"),  # ours: it is to arm the plug behind this program
         bpf.jump_if_equal(bpf.R7, ToGuest.ASIDE, "aside"),
+        bpf.jump_if_equal(bpf.R7, ToGuest.COPIED, "copied"),
         *_tcp_flags(),
         bpf.mask(bpf.R0, _SYN | _ACK),
         bpf.jump_unless_equal(bpf.R0, _SYN, "pass"),
@@ -87,6 +94,11 @@ def _to_guest(words: bpf.Words, tap_index: int) -> list[bpf.Line]:
         bpf.set_to(bpf.R2, 0),
         bpf.call(bpf.REDIRECT),
         bpf.leave(),
+        "copied",
+        bpf.move(bpf.R1, bpf.R6),
+        bpf.set_to(bpf.R2, tap_index),
+        bpf.set_to(bpf.R3, 0),
+        bpf.call(bpf.CLONE_REDIRECT),
         "pass",
         bpf.set_to(bpf.R0, bpf.TC_ACT_OK),
         bpf.leave(),

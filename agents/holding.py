@@ -6,6 +6,9 @@ bridges keep the order. Meanwhile the guest runs on at the source, and its frame
 first of them would turn the switches back. New connections wait aside from a moment before, so that none is half open
 when the guest stands still. What comes to the source after all travels to the destination with the guest, or behind it.
 
+A client whose frames are held hears nothing, and may begin to repeat itself. If that is wanted it is answered in the
+guest's name; see `unnoticed.agents.zero_window`.
+
 If the migration fails the frames go the same way back: a plug at the source, an announcement from there, and the
 destination, which sees it, returns what it held.
 """
@@ -13,6 +16,7 @@ destination, which sees it, returns what it held.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import threading
 import time
@@ -21,11 +25,13 @@ from collections.abc import Callable
 from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.diversion import Diversion, FromGuest, ToGuest
+from unnoticed.agents.helper import Helper
 from unnoticed.agents.kernel.bridge_fdb import PinnedAddress
 from unnoticed.agents.kernel.libc import NetworkNamespace
-from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Lookout
+from unnoticed.agents.kernel.no_route import NoRoute
+from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Injector, Lookout
 from unnoticed.agents.plug import Held, Plug
-from unnoticed.errors import MachineError, PeerError
+from unnoticed.errors import MachineError, MigrationError, PeerError
 
 LIMIT_BYTES = 32 << 20  # of a plug that nobody gave a limit
 _ANNOUNCEMENT_S = 1.0  # an announcement that is not seen by then is not seen at all
@@ -40,12 +46,23 @@ _NO_FRAMES = Held(0, 0, 0)
 class Holding:
     """The plug, the diversion and the lookout of one host. Made before the guest's link is in use."""
 
-    def __init__(self, *, port: str, guest: tuple[NetworkNamespace, str], uplinks: list[str], mac: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        port: str,
+        guest: tuple[NetworkNamespace, str],
+        uplinks: list[str],
+        mac: bytes,
+        zero_window: bool = False,
+    ) -> None:
         """In the host's network namespace: `port` leads to the guest, `uplinks` to the rest. Raises MachineError.
 
-        `guest` is the guest's end of the link: its namespace, and its interface there.
+        `guest` is the guest's end of the link: its namespace, and its interface there. `zero_window`: whether clients
+        can be answered meanwhile.
         """
         self._mac = mac
+        self._answers: Answers | None = None
+        self._no_route: NoRoute | None = None
         try:
             self._plug = Plug(port, guest=guest, limit_bytes=LIMIT_BYTES)
             self._diversion = Diversion(port, mac=mac)
@@ -56,6 +73,10 @@ class Holding:
                 f"Frames cannot be held on this machine: {error}. It takes sch_tbf, sch_ingress, cls_bpf and tun; "
                 'without them use gap = "drop".'
             ) from error
+        if zero_window:
+            self._answers = Answers(guest, copies_fd=self._diversion.fileno())
+            with guest[0].entered():
+                self._no_route = NoRoute()
 
     # -- at the source -------------------------------------------------------------------------------------------------
 
@@ -93,6 +114,15 @@ class Holding:
         """From here on no frame leaves it."""
         self._diversion.set(from_guest=FromGuest.DROP)
 
+    def quiesce(self) -> None:
+        """The guest's kernel has paused as well: from here on its timers send nothing. Raises OSError."""
+        if self._no_route is not None:
+            self._no_route.begin()
+
+    def _wake(self) -> None:
+        if self._no_route is not None:
+            self._no_route.end()
+
     def take_late(self) -> list[bytes]:
         """What was put aside so far, in order."""
         return self._diversion.take()
@@ -109,6 +139,7 @@ class Holding:
 
     def forget(self) -> None:
         """The guest has left, and the gate is closed: as before it came."""
+        self._wake()
         self._diversion.set(to_guest=ToGuest.PASS, from_guest=FromGuest.PASS)
         self._diversion.take()
         self._pin.unpin()
@@ -119,6 +150,7 @@ class Holding:
         """The guest stays: its frames may leave as its own, and those that come here wait until `go_on`."""
         self._plug.arm(limit_bytes=limit_bytes)
         self._pin.unpin()
+        self._wake()
         self._diversion.set(to_guest=ToGuest.PASS, from_guest=FromGuest.PASS)
 
     def go_on(self, *, taken: list[bytes], returned: list[bytes]) -> None:
@@ -132,8 +164,15 @@ class Holding:
     def hold(self, *, limit_bytes: int) -> None:
         """From here on frames for the guest wait here, if they come."""
         self._plug.arm(limit_bytes=limit_bytes)
-        self._diversion.set(from_guest=FromGuest.WITHOUT_RESETS)
+        copied = None if self._answers is None else ToGuest.COPIED
+        self._diversion.set(to_guest=copied, from_guest=FromGuest.WITHOUT_RESETS)
         self._watch()
+
+    def answer(self, positions: bytes, *, limit_bytes: int) -> None:
+        """Answer what is held for these connections (`Position.pack`), and what will be. Raises MigrationError."""
+        if self._answers is None:
+            raise MigrationError("The agent of the destination was not started to answer for its guest.")
+        self._answers.begin(positions, limit_bytes=limit_bytes)
 
     @property
     def held(self) -> Held:
@@ -144,7 +183,12 @@ class Holding:
             return _NO_FRAMES
 
     def forward(self, late: list[bytes]) -> None:
-        """Give the guest what came late to the source, then what is held here, then whatever comes. Raises OSError."""
+        """Give the guest what came late to the source, then what is held here, then whatever comes. Raises OSError.
+
+        What is answered after that the guest answers as well: an older acknowledgement closes no window that a newer
+        one has opened.
+        """
+        self._diversion.set(to_guest=ToGuest.PASS)
         self._plug.release(late)
 
     def forward_stragglers(self, channel: Channel) -> int:
@@ -159,15 +203,25 @@ class Holding:
 
     def settle(self) -> None:
         """The guest has had all that was held: as if it had always been here."""
-        self._diversion.set(from_guest=FromGuest.PASS)
+        self._diversion.set(to_guest=ToGuest.PASS, from_guest=FromGuest.PASS)
         for lookout in self._lookouts:
             lookout.forget()
+
+    def stop_answering(self) -> int:
+        """From here on nobody is answered; how often anybody was. Raises MigrationError."""
+        if self._answers is None:
+            return 0
+        self._diversion.set(to_guest=ToGuest.PASS)
+        answers = self._answers.end()
+        self._diversion.take()
+        return answers
 
     def give_back(self, *, close_gate: Callable[[], None]) -> list[bytes]:
         """The migration has failed, and the source announces the guest: all that came here before. Raises OSError."""
         select.select(self._lookouts, [], [], _ANNOUNCEMENT_S)
         self._await_stillness()
         close_gate()
+        self.stop_answering()
         own = slice(VIRTIO_HEADER_BYTES + 6, VIRTIO_HEADER_BYTES + 12)  # the source's announcement came here as well
         frames = [frame for frame in self._plug.empty() if frame[own] != self._mac]
         self.settle()
@@ -185,6 +239,37 @@ class Holding:
     def _watch(self) -> None:
         for lookout in self._lookouts:
             lookout.watch(self._mac)
+
+
+class Answers:
+    """The process that answers clients while frames are held."""
+
+    def __init__(self, guest: tuple[NetworkNamespace, str], *, copies_fd: int) -> None:
+        """`guest` is the guest's end of its link; `copies_fd` is where copies of frames are read. Raises OSError."""
+        namespace, interface = guest
+        with namespace.entered():
+            self._injector = Injector(interface)
+        self._helper = Helper("answerer", fds={"copies_fd": copies_fd, "injector_fd": self._injector.fileno()})
+        self._helper.expect("ready")
+        self._is_on = False
+
+    def begin(self, positions: bytes, *, limit_bytes: int) -> None:
+        """Answer, until `end`. Raises MigrationError."""
+        fd = os.memfd_create("positions", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, positions)
+            self._helper.tell("answer", fds=[fd], limit_bytes=limit_bytes)
+        finally:
+            os.close(fd)
+        self._is_on = True
+
+    def end(self) -> int:
+        """How many answers there were. Raises MigrationError."""
+        if not self._is_on:
+            return 0
+        self._is_on = False
+        self._helper.tell("stop")
+        return int(self._helper.expect("stopped")["answers"])
 
 
 class TimeLimit:

@@ -36,6 +36,7 @@ class MigrationSettings:
     gap: str = "drop"  # or hold: what becomes of frames that come while the guest runs nowhere
     hold_limit_bytes: int = LIMIT_BYTES
     hold_time_ns: int = 2_000_000_000
+    zero_window: bool = False  # of hold: clients are answered meanwhile; see `zero_window`
     verify: bool = False  # compare a digest of all RAM before the guest resumes: lengthens the blackout
     fail_at: str | None = None
 

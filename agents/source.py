@@ -30,6 +30,7 @@ from unnoticed.agents.rehearsal import connection_cost_ns
 from unnoticed.agents.throttle import Throttle
 from unnoticed.agents.tracking import track
 from unnoticed.agents.urgency import Urgency
+from unnoticed.agents.zero_window import positions_behind
 from unnoticed.clock import now_ns
 from unnoticed.errors import MigrationError, PeerError, UnnoticedError
 from unnoticed.patience import patient
@@ -241,11 +242,16 @@ class Source:
             connections.hold()
             if self._holding is not None:
                 self._holding.close_out()
+                if self._settings.zero_window:
+                    self._holding.quiesce()
+                    self._late = self._holding.take_late()
         with step("scan"):
             runs, owed = self._scan()
         with step("send"):  # before the connections: they are dumped while the pages are on their way
             before = channel.wire.pages_in_all
             sender.send(wire.Final(), more=True)
+            if self._settings.zero_window:
+                sender.send(wire.Positions(positions_behind(self._late, connections.positions())))
             sender.send_pages(runs)
             sender.send_owed(owed)
         if self._holding is None:  # else what is in flight is acknowledged to the destination
@@ -272,7 +278,7 @@ class Source:
                 raise MigrationError(f"{ready.connections} of {connections.dumped} connections were restored.")
         with step("relinquish"):
             if self._holding is not None:
-                self._late = self._holding.take_late()
+                self._late += self._holding.take_late()
                 for frames in wire.split_frames(self._late):
                     channel.send(wire.Late(frames), more=True)
             channel.send(wire.Relinquish())

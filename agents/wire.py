@@ -1,4 +1,4 @@
-"""The migration protocol, version 5: what source and destination say to each other, and when. No socket, no clock.
+"""The migration protocol, version 6: what source and destination say to each other, and when. No socket, no clock.
 
 Rules
 -----
@@ -20,7 +20,8 @@ Rules
 7. By DIVERT the source asks for the guest's frames: the destination holds them, and announces the guest. LATE brings it
    those that came to the source all the same, which go before what it holds; after RELINQUISH, and until the source
    says no more, those that were later still. After an ABORT it gives back what it held, by any number of HELD, the last
-   of them empty, if there was a DIVERT.
+   of them empty, if there was a DIVERT. By POSITIONS the source says how far the connections had come at the pause: so
+   the destination can answer what it holds for them.
 8. HELLO says when pages come. Where some come after the guest (post-copy, hybrid), the source opens two page channels
    (`unnoticed.agents.page_wire`) before PREPARED. By OWED it names pages that it will send there: what the destination
    has of them is out of date. After RESUMED the source serves them until the destination says COMPLETE, or LOST: pages
@@ -29,9 +30,9 @@ Rules
    the destination can prepare. It binds nobody: STATE says what there is, in one part or several.
 
 A conversation: HELLO, WELCOME, PROOF, PREPARED; any number of rounds (ROUND, PAGES..., ROUND_END, ROUND_ACK), with
-CONNECTIONS in a round or behind it; DIVERT if frames are to be held; then FINAL, PAGES..., STATE..., COMMIT, READY,
-LATE if there are any, RELINQUISH, RESUMED, LATE; in a post-copy OWED in a round without pages and among the
-last ones, and at the end COMPLETE.
+CONNECTIONS in a round or behind it; DIVERT if frames are to be held; then FINAL, POSITIONS if any are to be
+answered, PAGES..., STATE..., COMMIT, READY, LATE if there are any, RELINQUISH, RESUMED, LATE; in a post-copy OWED in a
+round without pages and among the last ones, and at the end COMPLETE.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ import numpy as np
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.errors import PeerError, UnnoticedError
 
-VERSION = 5
+VERSION = 6
 NONCE_BYTES = 32
 TAG_BYTES = 16
 MAGIC = b"unnoticed-migration"
@@ -107,6 +108,7 @@ class Type(IntEnum):
     COMPLETE = 20
     LOST = 21
     CONNECTIONS = 24
+    POSITIONS = 25
 
 
 class State(Enum):
@@ -170,6 +172,7 @@ TRANSITIONS: dict[State, dict[tuple[Role, Type], State]] = {
         (_D, Type.ABORT): State.ABORTED,
     },
     State.FINAL: {
+        (_S, Type.POSITIONS): State.FINAL,
         (_S, Type.PAGES): State.FINAL,
         (_S, Type.CODED): State.FINAL,
         (_S, Type.OWED): State.FINAL,
@@ -326,6 +329,13 @@ class Connections:
     gone: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Positions:
+    """How far the guest's connections have come, which are held: a number of `Position`."""
+
+    packed: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Commit:
     """All was sent: pages of the final part, of the whole migration, and (if asked for) the digest of the RAM.
@@ -415,6 +425,7 @@ class Lost:
 Message = (
     Hello | Welcome | Proof | Prepared | RoundStart | Pages | RoundEnd | RoundAck | Final | GuestState | Commit
     | Ready | Relinquish | Resumed | Abort | Divert | Late | Held | Coded | Owed | Complete | Lost | Connections
+    | Positions
 )  # fmt: skip
 
 _LIMITS: dict[Type, int] = {
@@ -441,6 +452,7 @@ _LIMITS: dict[Type, int] = {
     Type.COMPLETE: 24,
     Type.LOST: 4096,
     Type.CONNECTIONS: _MAX_CONNECTIONS_BYTES,
+    Type.POSITIONS: _MAX_CONNECTIONS_BYTES,
 }
 
 
@@ -698,6 +710,8 @@ def _encode(message: Message) -> tuple[Type, bytes]:
             return Type.COMPLETE, struct.pack("<QQQ", message.time_ns, message.pushed_pages, message.demanded_pages)
         case Lost(reason):
             return Type.LOST, reason.encode()[: _LIMITS[Type.LOST]]
+        case Positions(packed):
+            return Type.POSITIONS, packed
         case Connections(connections, blob):
             return Type.CONNECTIONS, _pack_connections(connections, message.gone) + blob
 
@@ -768,6 +782,8 @@ def _decode(kind: Type, body: bytes) -> Message:
             return Complete(time_ns=time_ns, pushed_pages=pushed_pages, demanded_pages=demanded_pages)
         case Type.LOST:
             return Lost(body.decode(errors="replace"))
+        case Type.POSITIONS:
+            return Positions(body)
         case Type.CONNECTIONS:
             return Connections(*_unpack_connections(body))
 

@@ -30,7 +30,7 @@ from unnoticed.probes.tools import TOOLS, output_name
 from unnoticed.topology.fabric import Fabric
 
 _START_S = patient(30.0)  # longest wait for a process to be ready, on a machine under load
-_COMPILE_S = patient(120.0)  # and for an agent that compiles what many connections take, once on a machine
+_COMPILE_S = patient(120.0)  # and for an agent that compiles what it will need, once on a machine
 _MIGRATION_S = patient(300.0)
 _STOP_S = patient(30.0)
 _GRACE_S = patient(20.0)  # how long clients wait for their last answers: TCP may have backed off far by then
@@ -112,6 +112,7 @@ class Cast:
             gap=gap or migration.gap,
             hold_limit_bytes=migration.hold_limit_bytes,
             hold_time_ns=migration.hold_time_ns,
+            zero_window=migration.zero_window and (gap or migration.gap) == "hold",
         )
         report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
         if report["outcome"] == "lost":
@@ -281,8 +282,9 @@ class Cast:
                 gate="guest",
                 announcements={name: each.packed() for name, each in announcements.items()},
                 events=self._events,
-                hold={"mac": guest.mac, "uplinks": uplinks} if holds else None,
+                hold={"mac": guest.mac, "uplinks": uplinks, "zero_window": migration.zero_window} if holds else None,
                 connections=self._trial.settings.clients.connections,
+                pages_later=migration.has_later_pages,
                 guest={
                     "addresses": [address for address in (guest.ipv4, guest.ipv6) if address],
                     "interface": guest.interface,

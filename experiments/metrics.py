@@ -32,6 +32,7 @@ METRICS: dict[str, Kind] = {
     "after_retransmits": "number",
     "held_frames": "number",
     "held_refused": "number",
+    "held_answers": "number",
     "catch_up_ns": "number",
     "faults": "number",
     "fault_p50_ns": "number",

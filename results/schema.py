@@ -21,6 +21,7 @@ Versions:
 14 a table `brownout`, and of it in trials: `baseline_...` and `brownout_...`.
 15 a table `faults`; trials: `catch_up_ns`, `faults`, `fault_p50_ns`, `fault_p99_ns`, `fault_max_ns`, `pushed_bytes`,
    `demanded_bytes`, and the outcome `lost`.
+16 trials: a column `held_answers`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 15
+SCHEMA_VERSION = 16
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -192,6 +193,7 @@ TRIALS = Table(
             label="frames held",
         ),
         _count("held_refused", "frames that found no room there", label="frames that could not be held"),
+        _count("held_answers", "acknowledgements with a window of zero meanwhile", label="answers to held frames"),
         _time(
             "catch_up_ns",
             "the guest ran, but not all of its memory was there yet: from its resume until the last page was in place",

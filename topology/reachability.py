@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from unnoticed.checksum import checksum
 from unnoticed.endpoints import family_of
 from unnoticed.errors import FabricError
 from unnoticed.topology.namespaces import run_inside
@@ -26,16 +27,6 @@ _PROTOCOL: dict[int, int] = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET
 _REPEAT_S = 0.25
 _PAIRS_NAMED = 8
 _WINDOW = 16  # first echoes need ARP or NDP, whose every request goes to every port: all at once overflow the queues
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum of RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def echo_request(identifier: int, sequence: int, family: int = socket.AF_INET) -> bytes:

@@ -43,6 +43,9 @@ class Injector:
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def send(self, frames: list[bytes]) -> None:
         """Send frames, each behind its virtio header, in order. Raises OSError."""
         for frame in frames:

@@ -35,6 +35,10 @@ class Tap:
             os.close(self._fd)
             raise
 
+    def fileno(self) -> int:
+        """Readable while frames wait."""
+        return self._fd
+
     def read(self) -> list[bytes]:
         """All frames that wait, each behind its struct virtio_net_hdr, in order."""
         frames: list[bytes] = []

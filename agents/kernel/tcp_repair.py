@@ -51,6 +51,7 @@ SendWindow = tuple[int, int, int, int, int]
 _ENDS = f"{ADDRESS_BYTES}sH{ADDRESS_BYTES}sH"
 ENDS_BYTES = struct.calcsize(f"<{_ENDS}")
 _FIXED = struct.Struct(f"<{_ENDS}IIHBBBB5IIIIII16s")
+_POSITION = struct.Struct(f"<{_ENDS}II?")
 
 
 class ConnectionLostError(MigrationError):
@@ -159,6 +160,48 @@ class TcpState:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a connection had come when it was held: what sequence number is due, and the timestamp, if it has any.
+
+    `local` and `remote` are addresses and ports.
+    """
+
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    receive_sequence: int
+    timestamp: int | None
+
+    def pack(self) -> bytes:
+        """As bytes, of a fixed length."""
+        return _POSITION.pack(
+            pack_address(self.local[0]),
+            self.local[1],
+            pack_address(self.remote[0]),
+            self.remote[1],
+            self.receive_sequence,
+            self.timestamp or 0,
+            self.timestamp is not None,
+        )
+
+    @classmethod
+    def unpack_all(cls, data: bytes) -> list[Position]:
+        """Those that were packed one behind another. Raises ValueError if the bytes are cut short."""
+        if len(data) % _POSITION.size:
+            raise ValueError("a connection's position is cut short")
+        return [
+            cls(
+                local=(unpack_address(local), local_port),
+                remote=(unpack_address(remote), remote_port),
+                receive_sequence=sequence,
+                timestamp=timestamp if has_timestamps else None,
+            )
+            for local, local_port, remote, remote_port, sequence, timestamp, has_timestamps in _POSITION.iter_unpack(
+                data
+            )
+        ]
+
+
 def in_flight_bytes(connection: socket.socket) -> int:
     """Bytes that were sent and not acknowledged."""
     return _queued(connection, _SIOCOUTQ) - _queued(connection, _SIOCOUTQNSD)
@@ -199,6 +242,15 @@ def hold(connection: socket.socket) -> SendWindow:
     window = _window(connection)
     connection.setsockopt(_TCP, _TCP_REPAIR_WINDOW, _WINDOW.pack(*_with_send_window(window, 0)))
     return window
+
+
+def position(connection: socket.socket, *, ends: tuple[tuple[str, int], tuple[str, int]]) -> Position:
+    """Of a connection that is held; `ends`: local and remote. Raises OSError."""
+    connection.setsockopt(_TCP, _TCP_REPAIR_QUEUE, _RECEIVE_QUEUE)
+    sequence = connection.getsockopt(_TCP, _TCP_QUEUE_SEQ) & _MASK
+    has_timestamps = connection.getsockopt(_TCP, socket.TCP_INFO, 6)[5] & _INFO_TIMESTAMPS
+    timestamp = connection.getsockopt(_TCP, _TCP_TIMESTAMP) & _MASK if has_timestamps else None
+    return Position(local=ends[0], remote=ends[1], receive_sequence=sequence, timestamp=timestamp)
 
 
 def release(connection: socket.socket, window: SendWindow | None) -> None:

@@ -228,9 +228,9 @@ def _harmless_blackouts(raw: RawRecords) -> dict[str, int]:
 
 
 def _is_predicted(raw: RawRecords, harmless_ns: int | None) -> bool | None:
-    """Whether a flow's client repeats a segment though none is lost; unknown where frames are dropped."""
-    blackout_ns = raw.migration.blackout_ns
-    if harmless_ns is None or blackout_ns is None or raw.settings.migration.gap != "hold":
+    """Whether a flow's client repeats a segment though none is lost; unknown where frames are dropped, or answered."""
+    blackout_ns, migration = raw.migration.blackout_ns, raw.settings.migration
+    if harmless_ns is None or blackout_ns is None or migration.gap != "hold" or migration.zero_window:
         return None
     return blackout_ns > harmless_ns
 

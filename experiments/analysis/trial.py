@@ -92,6 +92,7 @@ def _trial(
         "after_retransmits": int(in_phase.get("after", 0)),
         "held_frames": held["frames"] if held is not None else None,
         "held_refused": held["refused"] if held is not None else None,
+        "held_answers": held["answers"] if held is not None else None,
         **_later_pages(raw, tables["faults"]),
         "resets": sum(1 for event in raw.named("reset")),
         "host_stall_ns": downtime.longest_stall_ns,

@@ -174,7 +174,7 @@ def _events(trial: Trial, truth: Truth, connections: Iterable[Connection], *, he
             "agent-b",
             "held",
             **{"migration": 0, "place": "b", "frames": held, "bytes": held * 100},
-            **{"late": 0, "refused": 0, "overdue": False},
+            **{"late": 0, "refused": 0, "overdue": False, "answers": 0},
         )
     yield from _dirtier(trial.settings, truth)
     yield line(truth.end_ns, "agent-a", "migration", **_migration(trial.settings, truth, sent))

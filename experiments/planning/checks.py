@@ -243,6 +243,16 @@ def _held_is_announced_at_once(settings: Settings) -> Conflict | None:
     )
 
 
+def _answered_is_held(settings: Settings) -> Conflict | None:
+    if not settings.migration.zero_window or settings.migration.gap == "hold":
+        return None
+    return Conflict(
+        paths=(("migration", "zero_window"), ("migration", "gap")),
+        sentence='true goes with migration.gap = "hold" only: what is dropped must not be acknowledged; '
+        "hold the frames, or leave zero_window out.",
+    )
+
+
 def _announced_address_is_there(settings: Settings) -> Conflict | None:
     if settings.clients.ip == "ipv6" or "na" not in settings.migration.announce.split("+"):
         return None
@@ -281,6 +291,7 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _tools_are_ready,
     _held_frames_find_the_guest,
     _held_frames_come_once,
+    _answered_is_held,
     _held_is_announced,
     _held_is_announced_at_once,
     _announced_address_is_there,

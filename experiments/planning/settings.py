@@ -391,6 +391,7 @@ class MigrationSettings(Section):
     gap: Literal["drop", "hold"] = "drop"
     hold_limit_bytes: SizeBytes = Field(alias="hold_limit", default=32 * _MIB, gt=0, le=1 << 30)
     hold_time_ns: DurationNs = Field(alias="hold_time", default=2 * _S, gt=0)
+    zero_window: bool = False  # of hold: what is held is acknowledged meanwhile, with a window of zero
     rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
     tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
     codec: Literal["none", "zero", "zstd", "xor", "auto"] = "none"  # how pages are coded on their way

@@ -29,10 +29,11 @@ MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
-    def __init__(self, fabric, folder, *, hold=False, ip="ipv4", announcements=None, connections=0):
+    def __init__(self, fabric, folder, *, hold=False, zero_window=False, ip="ipv4", announcements=None, connections=0):
         """`announcements`: those of the agents, by name, beside the usual ones: Announcement without frames."""
         self.fabric, self.folder, self.hold, self.ip, self.connections = fabric, folder, hold, ip, connections
         usual = ("garp", "garp+na", "none") if fabric.spec.ipv6 else ("garp", "none")
+        self.zero_window = zero_window
         self.announcements = dict.fromkeys(usual, Announcement(frames=())) | (announcements or {})
         self.events_path = folder / "events.jsonl"
         self.children, self.others = [], []
@@ -56,7 +57,8 @@ class Stage:
         """`to`: whom it sends its announcements to, if not to everybody."""
         guest = self.fabric.places[f"guest-{place}"]
         uplinks = [port for port in self.fabric.host_bridges[place].ports if port != "guest"]
-        hold = {"hold": {"mac": guest.mac, "uplinks": uplinks}} if self.hold else {}
+        settings = {"mac": guest.mac, "uplinks": uplinks, "zero_window": self.zero_window}
+        hold = {"hold": settings} if self.hold else {}
         return self.child(
             place,
             f"agent-{place}-{len(self.children)}",

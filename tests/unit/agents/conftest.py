@@ -40,6 +40,7 @@ class Conversation:
         (D, wire.RoundAck(0)),
         (S, wire.Divert(announce="garp", limit_bytes=1 << 20, limit_ns=10**9)),
         (S, wire.Final()),
+        (S, wire.Positions(b"positions")),
         (S, wire.Pages(runs((0, 1), (7, 3), (10, 2), (16383, 1)))),
         (S, wire.Owed(runs((16301, 2)))),
         (S, wire.GuestState(2, b"two connections", (9, 1023))),

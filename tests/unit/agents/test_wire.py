@@ -34,6 +34,7 @@ EXAMPLES = {
     Type.COMPLETE: wire.Complete(time_ns=1, pushed_pages=1, demanded_pages=1),
     Type.LOST: wire.Lost("the cable, a ferret"),
     Type.CONNECTIONS: wire.Connections(1, b"one connection", (7,)),
+    Type.POSITIONS: wire.Positions(b"one position"),
 }
 FORBIDDEN = [
     (state, sender, kind)

@@ -6,7 +6,7 @@ import pytest
 
 from unnoticed.agents.wire import Role
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "wire-v5.txt"
+GOLDEN = Path(__file__).parents[2] / "golden" / "wire-v6.txt"
 
 
 @pytest.fixture(scope="module")

@@ -258,14 +258,14 @@ def test_a_commit_that_cannot_be_read_is_a_peer_error(forge, conversation, text)
 @pytest.mark.parametrize(
     ("head", "nonce", "says"),
     [
-        ((4, 64 << 20, 0), b"n" * 32, "speaks version 4 of the protocol, this end 5"),
-        ((5, 0, 0), b"n" * 32, "cannot be read"),
-        ((5, 4097, 0), b"n" * 32, "cannot be read"),
-        ((5, 1 << 63, 0), b"n" * 32, "cannot be read"),
-        ((5, 2**64 - 4096, 0), b"n" * 32, "cannot be read"),
-        ((5, 64 << 20, 3), b"n" * 32, "cannot be read"),
-        ((5, 64 << 20, 0), b"n" * 31, "cannot be read"),
-        ((5, 64 << 20, 0), b"n" * 33, "cannot be read"),
+        ((5, 64 << 20, 0), b"n" * 32, "speaks version 5 of the protocol, this end 6"),
+        ((6, 0, 0), b"n" * 32, "cannot be read"),
+        ((6, 4097, 0), b"n" * 32, "cannot be read"),
+        ((6, 1 << 63, 0), b"n" * 32, "cannot be read"),
+        ((6, 2**64 - 4096, 0), b"n" * 32, "cannot be read"),
+        ((6, 64 << 20, 3), b"n" * 32, "cannot be read"),
+        ((6, 64 << 20, 0), b"n" * 31, "cannot be read"),
+        ((6, 64 << 20, 0), b"n" * 33, "cannot be read"),
     ],
 )
 def test_a_greeting_with_another_version_or_a_ram_that_cannot_be_is_refused(forge, head, nonce, says):

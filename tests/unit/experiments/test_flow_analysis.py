@@ -163,6 +163,13 @@ def test_where_no_frame_is_lost_a_blackout_longer_than_a_timer_foretells_who_sen
     assert (known["predicted_retransmit"] == (known["harmless_blackout_ns"] < blackout_ns)).all()
 
 
+def test_where_clients_are_answered_nothing_is_foretold(every_load):
+    raw = every_load.raw()
+    answering = raw.settings.migration.model_copy(update={"gap": "hold", "zero_window": True})
+    raw.settings = raw.settings.model_copy(update={"migration": answering})
+    assert analyse_flows(raw).flows["predicted_retransmit"].isna().all()
+
+
 def test_where_frames_are_dropped_nothing_is_foretold(every_load):
     assert analyse_flows(every_load.raw()).flows["predicted_retransmit"].isna().all()
 

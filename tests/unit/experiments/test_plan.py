@@ -449,6 +449,12 @@ def test_frames_are_not_held_for_a_guest_that_nobody_announces(trial_of):
     assert '"hold" has the switches bring the frames to where they are held' in str(error.value)
 
 
+def test_only_what_is_held_is_acknowledged(trial_of):
+    with pytest.raises(PlanError) as error:
+        trial_of("migration.zero_window=true")
+    assert 'true goes with migration.gap = "hold" only' in str(error.value)
+
+
 def test_links_of_their_own_are_laid_over_all_links_and_may_be_factors(write):
     text = GOOD.replace(
         "[guest]", '[fabric.links]\ns1-s2 = { delay = ["5 ms", "20 ms"] }\n"c1>s1".loss = "0.1 %"\n[guest]'

@@ -277,6 +277,7 @@ class SyntheticRun:
                         "after_retransmits": 1,
                         "held_frames": None,
                         "held_refused": None,
+                        "held_answers": None,
                         "catch_up_ns": None,
                         "faults": None,
                         "fault_p50_ns": None,

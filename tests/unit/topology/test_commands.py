@@ -5,11 +5,12 @@ import struct
 
 import pytest
 
+from unnoticed.checksum import checksum
 from unnoticed.errors import FabricError, MachineError
 from unnoticed.topology.bridge import bridge_lines, check_bridge
 from unnoticed.topology.link import cpu_mask
 from unnoticed.topology.namespaces import json_documents, run_batch
-from unnoticed.topology.reachability import answered_sequence, checksum, echo_request
+from unnoticed.topology.reachability import answered_sequence, echo_request
 from unnoticed.topology.switching import Switching
 
 
