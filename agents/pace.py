@@ -11,17 +11,17 @@ from __future__ import annotations
 from enum import Enum, auto
 from statistics import median
 
-_FIRST_BYTES_PER_S = 25_000_000
+_FIRST_BYTES_PER_S = 50_000_000
 _LEAST_BYTES_PER_S = 1_000_000  # below that, TCP itself is no hindrance to anybody
-_SHARE = 0.93  # of what the path takes
+_SHARE = 0.94  # of what the path takes
 _WINDOW_NS = 6_000_000  # to find that a pace is not carried, or two round trips
 _CARRIED = 0.85  # a window in which less than so much of the pace got through: the path is full
-_SAMPLES = (
-    4  # of the delivery rate, on a full path: one of them may be off by a moment in which the machine stood still
-)
+_SAMPLES = 3  # of the delivery rate, on a full path: one may be off by a moment in which the machine stood still
+_LOOKS = 8  # among so many looks
 _DRAINING = 0.5  # of what the path takes, while a queue runs dry
 _DRAINING_MOST_NS = 200_000_000
-_AGAIN_NS, _AGAIN_MOST_NS = 1_000_000_000, 8_000_000_000  # until more is tried; twice as long after each time in vain
+_AGAIN_NS, _AGAIN_MOST_NS = 2_000_000_000, 8_000_000_000  # until more is tried; twice as long after each time in vain
+_PATIENCE_NS = 1_000_000_000  # a measurement holds so long, even where there is a queue
 _ABOVE = 1.5  # what to try then
 _QUEUE_US = 1_000  # a round trip longer than the shortest by so much, and twice as long: there is a queue
 _QUEUED_WINDOWS = 8  # for so long
@@ -46,7 +46,7 @@ class Pace:
         self._samples: list[int] = []
         self._target = 0  # the pace to hold; while more is only tried: to return to
         self._drained_ns = 0
-        self._again_ns, self._again_after_ns = 0, _AGAIN_NS
+        self._settled_ns, self._again_ns, self._again_after_ns = 0, 0, _AGAIN_NS
         self._queued = 0
 
     def look(self, now_ns: int, *, acked_bytes: int, delivery_bytes_per_s: int, rtt_us: int, min_rtt_us: int) -> bool:
@@ -90,19 +90,23 @@ class Pace:
             self._measure(now_ns, delivery_bytes_per_s, queue_us)
 
     def _measure(self, now_ns: int, delivery_bytes_per_s: int, queue_us: int) -> None:
-        if delivery_bytes_per_s > 0:
-            self._samples.append(delivery_bytes_per_s)
-        if len(self._samples) >= _SAMPLES:
-            pace = max(_LEAST_BYTES_PER_S, int(median(self._samples) * _SHARE))
+        self._samples.append(delivery_bytes_per_s)
+        # What is delivered faster than it is sent went through in one burst: there is no queue at that moment.
+        rates = [rate for rate in self._samples if 0 < rate < self.bytes_per_s]
+        if len(rates) >= _SAMPLES:
+            pace = max(_LEAST_BYTES_PER_S, int(median(rates) * _SHARE))
             self._samples.clear()
             self._again_after_ns = _AGAIN_NS
             self._settle(now_ns, self._limited(pace), queue_us)
+        elif len(self._samples) >= _LOOKS:  # the path is not full: the machine stood still
+            self._samples.clear()
+            self._stage, self._window = _Stage.GROWING, None
 
     def _settle(self, now_ns: int, pace: int, queue_us: int) -> None:
         """Hold a pace, once the queue has gone that there is."""
         self._target, self._queued = pace, 0
         draining_ns = min(int(1000 * queue_us / (1 - _DRAINING)), _DRAINING_MOST_NS)
-        self._again_ns = now_ns + self._again_after_ns
+        self._settled_ns, self._again_ns = now_ns, now_ns + self._again_after_ns
         if draining_ns > 0:
             self._stage, self._drained_ns = _Stage.DRAINING, now_ns + draining_ns
             self.bytes_per_s = max(_LEAST_BYTES_PER_S, int(pace * _DRAINING))
@@ -112,7 +116,7 @@ class Pace:
     def _hold(self, now_ns: int, is_queued: bool) -> None:
         self._queued = self._queued + 1 if is_queued else 0
         is_slower = self._queued >= _QUEUED_WINDOWS
-        if now_ns > self._again_ns or (is_slower and now_ns > self._again_ns - self._again_after_ns + _AGAIN_NS):
+        if now_ns > self._again_ns or (is_slower and now_ns > self._settled_ns + _PATIENCE_NS):
             self._target = 0 if is_slower else self.bytes_per_s
             self._stage, self._queued = _Stage.GROWING, 0
             self.bytes_per_s = self._limited(int(self.bytes_per_s * _ABOVE))
