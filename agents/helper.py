@@ -23,7 +23,7 @@ from unnoticed.patience import patient
 
 _START_S = patient(120.0)  # a helper may have to compile what it needs, once on a machine
 _PRIORITY = 30  # above all ordinary processes and below probers and relays, which measure or carry
-_NICE_AT_START = 19  # loading modules takes a second, which nobody waits for, beside clients that are measured
+_NICE_AT_START = 5  # loading modules takes a second of processor time, beside clients that are measured
 _MESSAGE_BYTES = 1 << 16
 _MOST_FDS = 4
 

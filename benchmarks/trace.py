@@ -2,6 +2,7 @@
 """The trace that a migration leaves: segments sent again, as the kernels of clients and guest count them.
 
     .venv/bin/python benchmarks/trace.py [--migrations 100] [--beside 20] [--scenarios dedicated,shared,100,tree,delay]
+    .venv/bin/python benchmarks/trace.py --migrations 20 --beside 0 --scenarios long,answered
 
 One guest goes back and forth under load, with `gap = "hold"` and, spread among these, with `gap = "drop"`. A migration
 is clean if, from the moment it is ordered until a while after it, TcpRetransSegs stood still in the namespaces of the
@@ -38,13 +39,18 @@ from unnoticed.topology.runs import Run
 
 CUTOVER_OVER_NS = 300_000_000
 AFTERMATH_S = 0.5  # a retransmission timer of 200 ms has run out by then, and what it sent is answered
+# The whole working set is sent while the guest stands still, for a quarter of a second: longer than TCP's first timer.
+LONG = ('guest.dirty_rate="100 MiB/s"', 'migration.threshold="64 MiB"')
 SCENARIOS: dict[str, tuple[str, ...]] = {
     "dedicated": (),
     "shared": ('fabric.migration_network="shared"', 'migration.rate_limit="400 Mbit/s"'),
     "100": ("clients.request_response.connections=100",),
     "tree": ('fabric.shape="tree"',),
     "delay": ('fabric.link.delay="5 ms"', 'fabric.links={"a-b" = {delay = "0 ms"}}'),
+    "long": LONG,
+    "answered": (*LONG, "migration.zero_window=true"),
 }
+SHORT = "dedicated,shared,100,tree,delay"
 # What must not grow in a migration that holds: frames that came twice, or behind later ones.
 UNTOUCHED = ("TCPDSACKOldSent", "TCPDSACKOfoSent", "TCPOFOQueue")
 
@@ -255,7 +261,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--migrations", type=int, default=100, help="with gap = hold")
     parser.add_argument("--beside", type=int, default=20, help="with gap = drop, and times without a migration")
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--scenarios", default=SHORT, help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--plan", type=Path, default=Path(__file__).with_suffix(".toml"))
     parser.add_argument("--set", action="append", default=[], help="of the plan, in every scenario")
     parser.add_argument("--keep", type=Path, help="leave the records in this folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -242,7 +242,7 @@ def stalls_of(raw: RawRecords, *, late_ns: int = STALL_NS, queues_fill: bool = T
         2 * raw.settings.fabric.longest_queue_ns if queues_fill else 0
     ) + raw.settings.fabric.scheduled_delay_ns
     cuts = _cuts(raw)
-    found = [Interval(start_ns=int(event["since_ns"]), end_ns=int(event["time_ns"])) for event in raw.named("starved")]
+    found = [_starved(event) for event in raw.named("starved")]
     for client in raw.clients:
         # Captures stamp what leaves the client's own queue: only the prober knows whether it was late itself.
         found += prober_stalls(raw.prober(client, CONTROL_STREAM), late_ns=late_ns)
@@ -253,6 +253,16 @@ def stalls_of(raw: RawRecords, *, late_ns: int = STALL_NS, queues_fill: bool = T
             if not overlap_ns(cuts, from_ns=stall.start_ns, to_ns=stall.end_ns)
         ]
     return merged(found)
+
+
+def _starved(event: Mapping[str, Any]) -> Interval:
+    """For how long the guest got no processor, at the end of the time that the kernel was not asked about it.
+
+    That time is some milliseconds, but longer where the guest waited for something else meanwhile: for pages that come
+    after it, say. Then only a part of it was the machine's doing.
+    """
+    end_ns = int(event["time_ns"])
+    return Interval(start_ns=max(int(event["since_ns"]), end_ns - int(event["starved_ns"])), end_ns=end_ns)
 
 
 def _cuts(raw: RawRecords) -> list[Interval]:

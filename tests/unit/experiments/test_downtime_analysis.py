@@ -261,3 +261,23 @@ def test_probes_that_a_cut_link_swallows_say_nothing_about_the_machine(records):
     assert max((stall.duration_ns for stall in stalls_of(cut)), default=0) < 290 * MS
     elsewhere = Cut(("cut", begin + 2000 * MS), ("restored", begin + 2001 * MS))
     assert max(stall.duration_ns for stall in stalls_of(elsewhere)) == longest
+
+
+@pytest.mark.parametrize(("looked_ms", "starved_ms", "stood_ms"), [(6, 3, 3), (200, 9, 9), (200, 190, 190), (4, 30, 4)])
+def test_a_guest_that_waited_for_something_else_as_well_was_starved_for_a_part_of_it_only(
+    records, looked_ms, starved_ms, stood_ms
+):
+    raw = records("fabric.shape=single").raw()
+    end_ns = raw.phase_ns("warm-up") + 700 * MS
+    event = {"event": "starved", "since_ns": end_ns - looked_ms * MS, "time_ns": end_ns, "starved_ns": starved_ms * MS}
+
+    class Starved:
+        """The records, and one such event."""
+
+        settings, clients, prober, probe = raw.settings, raw.clients, raw.prober, raw.probe
+
+        @staticmethod
+        def named(*names):
+            return iter([event]) if names == ("starved",) else raw.named(*names)
+
+    assert max(stall.duration_ns for stall in stalls_of(Starved())) == stood_ms * MS
