@@ -188,7 +188,7 @@ def result_words(row: Mapping[str, Any]) -> str:
     repeated = _number(row.get("retransmits"))
     if repeated is not None:
         words.append(_repeated_words(repeated, row))
-    if row.get("disturbed") is True:
+    if _number(row.get("disturbed")):
         words.append("but this machine stalled meanwhile: it will not count")
     return ", ".join(words)
 

@@ -25,7 +25,7 @@ could be sent, because the frame was still in a queue of this host (`timeouts_he
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,6 +76,10 @@ class FlowRetransmits:
     def retransmits_until(self, time_ns: int) -> int:
         """The same at an instant: a counter read before the connection's end knows no later ones."""
         return sum(row.segments for row in self.rows if row.time_ns <= time_ns)
+
+    def until(self, time_ns: int) -> FlowRetransmits:
+        """Those up to an instant."""
+        return replace(self, rows=tuple(row for row in self.rows if row.time_ns <= time_ns))
 
     def timeouts_until(self, time_ns: int) -> int:
         """How often the retransmission timer had run out at an instant, and a frame was sent for it."""

@@ -58,6 +58,9 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
         for sender, name in (("client", there), ("guest", back)):
             result = counted.get(name)
             last_ns, kernel_count, timeouts = kernel.get(name, (0, None, None))
+            held = _held(result, timeouts, last_ns)
+            if result is not None and last_ns:  # what a socket sends after its last reading is nobody's any more
+                result = result.until(last_ns)
             crossed = crossings.get(name)
             bulk = reading["workload"] == ("upload" if sender == "client" else "download")
             local, remote = name.split(">")
@@ -70,7 +73,7 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                     "local": local,
                     "remote": remote,
                     "segments": result.segments if result else 0,
-                    "retransmits": result.retransmits_until(last_ns) if result and last_ns else _all(result),
+                    "retransmits": result.retransmits if result else 0,
                     "rto": result.of_type("rto") if result else 0,
                     "fast": result.of_type("fast") if result else 0,
                     "tlp": result.of_type("tlp") if result else 0,
@@ -78,7 +81,7 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                     "kernel_retransmits": kernel_count,
                     "harmless_blackout_ns": harmless.get(name),
                     "predicted_retransmit": _is_predicted(raw, harmless.get(name)),
-                    "timeouts_held": _held(result, timeouts, last_ns),
+                    "timeouts_held": held,
                     "lost": crossed.lost if crossed else None,
                     "overtaken": crossed.overtaken if crossed else None,
                     "stall_ns": stalls.get(name) if bulk else None,
@@ -107,10 +110,6 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
         retransmits=_frame("retransmits", again),
         by_point=_by_point(raw, results),
     )
-
-
-def _all(result: FlowRetransmits | None) -> int:
-    return result.retransmits if result else 0
 
 
 def _held(result: FlowRetransmits | None, timeouts: int | None, last_ns: int) -> int | None:

@@ -196,6 +196,11 @@ def text(result: RunResult) -> str:
         good = result.recorded - len(result.unexpected)
         lines.append(f"{good} of {result.planned} trials ended as the plan expects.")
     lines += [f"  {trial_id} {reason}" for trial_id, reason in result.unexpected.items()]
+    if result.at_once == 1 and result.disturbed:
+        lines.append(
+            f"In {result.disturbed} of {result.recorded} this machine stood still during the cutover: no verdict and "
+            "no median counts them."
+        )
     if result.at_once > 1 and result.disturbed:
         lines.append(
             f"{result.at_once} trials at a time shared this machine, and in {result.disturbed} of {result.recorded} "

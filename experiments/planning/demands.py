@@ -98,4 +98,7 @@ def _where(where: Any, path: Path, cases: Collection[str], factors: Collection[s
                     yield (*path, key), f"there is no case {shown(name)}{near}"
         elif key not in factors:
             known = ["case", *factors]
-            yield (*path, key), f'"{key}" is neither "case" nor a factor of this plan{suggestion(key, known)}'
+            rest = value if isinstance(value, dict) else {}
+            quoted = next((f"{key}.{each}" for each in rest if f"{key}.{each}" in factors), None)
+            hint = f'; a factor is one key, in quotes: "{quoted}".' if quoted else suggestion(key, known)
+            yield (*path, key), f'"{key}" is neither "case" nor a factor of this plan{hint}'

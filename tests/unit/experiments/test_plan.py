@@ -303,6 +303,14 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
                 "this plan; known here: case, guest.dirty_rate, migration.announce."
             ),
         ),
+        (
+            'case = "announced"',
+            'guest.dirty_rate = "20 MiB/s"',
+            (
+                '26: [[clause]] 1 where.guest: "guest" is neither "case" nor a factor of this plan; '
+                'a factor is one key, in quotes: "guest.dirty_rate".'
+            ),
+        ),
         ("equals = 1", "equals = 2", "30: [[budget]] 1 equals: 2 is not a share: write a number from 0 to 1."),
         ("equals = 1", "equls = 1", '30: [[budget]] 1 equls: there is no key "equls" here; did you mean "equals"?'),
         ("[[budget]]", "[budget]", "27: budget: is not a list of tables; write [[budget]] above each of them."),

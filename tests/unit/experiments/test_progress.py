@@ -2,6 +2,7 @@ import io
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -41,6 +42,16 @@ from unnoticed.experiments.progress import LiveProgress, RunProgress, progress_f
         ({"outcome": "gave-up", "expected": "gave-up"}, "gave-up"),
         ({"outcome": "completed", "expected": "gave-up"}, "completed (expected: gave-up)"),
         ({"outcome": "failed", "reason": "s1 is gone\nmore"}, "failed: s1 is gone"),
+        *(
+            ({"outcome": "completed", "disturbed": said}, f"completed{words}")
+            for said, words in (
+                (True, ", but this machine stalled meanwhile: it will not count"),
+                (np.True_, ", but this machine stalled meanwhile: it will not count"),
+                (np.False_, ""),
+                (pd.NA, ""),
+                (None, ""),
+            )
+        ),
     ],
 )
 def test_a_result_is_said_in_words(row, words):
