@@ -100,7 +100,7 @@ def _outcomes(trials: pd.DataFrame) -> list[Alert]:
             Severity.WARNING,
             lost,
             "In {trials} the guest was lost: it had gone to the destination before all of its memory had, and the rest "
-            "never came.",
+            "never came. Its connections, and what was under way in them, went with it.",
             _described(lost, "reason"),
         ),
         *_alert(Severity.FAILURE, unexpected, "{trials} did not end as the plan expects.", ended),
@@ -109,13 +109,14 @@ def _outcomes(trials: pd.DataFrame) -> list[Alert]:
 
 def _integrity(trials: pd.DataFrame, flows: pd.DataFrame) -> list[Alert]:
     completed = trials[trials["outcome"] == "completed"]
-    broken = trials[_is(trials["integrity"], False)]
-    bad = flows[_is(flows["integrity"], False)]
+    survived = trials[trials["outcome"] != "lost"]  # what a lost guest takes with it is said there
+    broken = survived[_is(survived["integrity"], False)]
+    bad = flows[_is(flows["integrity"], False) & flows["trial_id"].isin(broken["trial_id"])]
     lines = [f"{row.trial_id}: {row.workload} of {row.client}, {row.local} to {row.remote}" for row in records(bad)]
     alone = [trial_id for trial_id in broken["trial_id"] if trial_id not in set(bad["trial_id"])]
     lines += [f"{trial_id}: RAM, or a flow that is not in the table" for trial_id in alone]
     unchecked = completed[completed["integrity"].isna()]
-    reset = trials[(trials["resets"].fillna(0) > 0)]
+    reset = survived[(survived["resets"].fillna(0) > 0)]
     return [
         *_alert(Severity.FAILURE, broken, "In {trials} data was lost, repeated or changed.", lines),
         *_alert(Severity.FAILURE, unchecked, "In {trials} integrity could not be checked."),
@@ -130,8 +131,10 @@ def _records(trials: pd.DataFrame, tables: Tables) -> list[Alert]:
         f"{row.trial_id}, {row.point}: {row.frames} frames in the file of {row.packets} counted, {row.drops} dropped"
         for row in records(points)
     ]
-    disagreeing = trials[_is(trials["kernel_agrees"], False)]
-    known = tables.flows.dropna(subset=["retransmits", "kernel_retransmits"])
+    # The counters of a lost guest's sockets cannot be read.
+    disagreeing = trials[_is(trials["kernel_agrees"], False) & (trials["outcome"] != "lost")]
+    known = tables.flows[tables.flows["trial_id"].isin(disagreeing["trial_id"])]
+    known = known.dropna(subset=["retransmits", "kernel_retransmits"])
     wrong = known[known["retransmits"] != known["kernel_retransmits"]]
     differing = [
         f"{row.trial_id}, {row.workload} of {row.client}, sent by the {row.sender}: {row.retransmits} in the capture, "

@@ -122,3 +122,15 @@ def test_what_this_machine_cannot_tell_from_none_is_said(synthetic, tables):
     assert alert.severity is Severity.WARNING
     assert alert.details == ("00-001: 1.20 ms",)
     assert not [alert for alert in _find(synthetic.run(), changed) if "could not tell" in alert.headline]
+
+
+def test_what_an_expected_loss_takes_with_it_is_no_failure(synthetic, tables):
+    lost = {"outcome": "lost", "expected": "lost", "integrity": False, "resets": 12, "kernel_agrees": False}
+    found = _find(synthetic.run(), _changed(tables, "00-001", **lost, reason="the source is gone"))
+    assert not [alert.headline for alert in found if alert.severity is Severity.FAILURE]
+    (said,) = [alert for alert in found if "the guest was lost" in alert.headline]
+    assert said.details[0].endswith(": the source is gone")
+    unexpected = _find(synthetic.run(), _changed(tables, "00-001", **{**lost, "expected": "completed"}))
+    assert [alert.headline for alert in unexpected if alert.severity is Severity.FAILURE] == [
+        "1 trial did not end as the plan expects."
+    ]
