@@ -18,6 +18,7 @@ from unnoticed.errors import PeerError
 from unnoticed.patience import patient
 
 PORT = 7100
+_FAREWELL_S = 0.2
 _SILENCE_S = patient(10.0)  # a peer that says or takes nothing for so long is given up
 _GREETING_S = patient(10.0)  # a peer must have proved itself after so long, however busily it talks
 _UNPROVEN = {wire.State.GREETING, wire.State.GREETED, wire.State.PROVING}
@@ -38,6 +39,8 @@ class Channel:
         connection.setblocking(True)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(_SILENCE_S))
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SILENCE_S))
+        # A path that is gone is given up once, and not by each of the calls that find no room: a guest may wait.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _SILENCE_S))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rate_bytes_per_s = rate_bytes_per_s
         if rate_bytes_per_s:
@@ -135,11 +138,15 @@ class Channel:
         return message
 
     def abort(self, reason: str) -> None:
-        """Tell the peer, if it can still be told."""
+        """Tell the peer, if it can still be told at once: a guest waits that stays here."""
         try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_FAREWELL_S))
             self.send(wire.Abort(reason))
-        except (PeerError, wire.LocalProtocolError):
+        except (PeerError, wire.LocalProtocolError, OSError):
             return
+        finally:
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(_SILENCE_S))
 
     def await_abort(self, *, patience_s: float) -> None:
         """After our ABORT: until the peer has given up as well, or is gone. What it said before is of no interest."""

@@ -332,9 +332,11 @@ class Destination:
         """Let the guest have its frames: those that were late, those that were held, then all."""
         assert self._time_limit is not None
         self._time_limit.end()
-        holding.forward(self._late)
-        if self._time_limit.was_reached:
-            self._host.gate.set(PortState.FORWARDING)
+        try:
+            holding.forward(self._late)
+        finally:
+            if self._time_limit.was_reached:
+                self._host.gate.set(PortState.FORWARDING)
 
     def _stop_answering(self, holding: Holding) -> None:
         try:

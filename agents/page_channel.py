@@ -94,15 +94,19 @@ class PageChannel:
         return self.wire.receive(data) if data else None
 
     def receive_contents(self, buffer: memoryview) -> None:
-        """The contents of pages, all of the buffer. Raises PeerError."""
-        try:
-            received = self.socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
-        except OSError as error:
-            raise PeerError(f"The {self._peer} stopped sending pages: {error}.") from error
-        if received == 0:
-            raise PeerError(f"The {self._peer} hung up while pages were still there.")
-        if received < len(buffer):
-            raise PeerError(f"The {self._peer} stopped sending pages in the midst of one.")
+        """The contents of pages, all of the buffer. Raises PeerError: also when nothing comes for SILENCE_S."""
+        received = 0
+        while received < len(buffer):
+            try:
+                came = self.socket.recv_into(buffer[received:], len(buffer) - received, socket.MSG_WAITALL)
+            except BlockingIOError:
+                raise PeerError(f"The {self._peer} said nothing for {SILENCE_S:g} s in the midst of a page.") from None
+            except OSError as error:
+                raise PeerError(f"The {self._peer} stopped sending pages: {error}.") from error
+            if came == 0:
+                where = "in the midst of one" if received else "while pages were still there"
+                raise PeerError(f"The {self._peer} stopped sending pages {where}.")
+            received += came
 
     def close(self) -> None:
         self.socket.close()

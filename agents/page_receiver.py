@@ -1,13 +1,15 @@
 """A helper at the destination of a post-copy: puts in place what the source pushes.
 
-Orders: `serve` (with the userfaultfd and the push channel; its key in hex, the address of the RAM in the guest). It
-says "done" when the source has pushed all, with how many pages found their place empty.
+Orders: `serve` (with the userfaultfd and the push channel; its key in hex, the address of the RAM in the guest),
+`begin` (the guest runs here: from now on the source must say something). It says "done" when the source has pushed all,
+with how many pages found their place empty.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import select
 from typing import Any
 
 from unnoticed.agents.helper import Orders, help_out
@@ -25,6 +27,9 @@ def receive(orders: Orders, settings: dict[str, Any]) -> None:
     order, (fault_fd, fd) = orders.receive()
     pages, address = settings["memory_bytes"] // PAGE_BYTES, order["address"]
     channel = PageChannel.from_parts(Role.DESTINATION, Kind.PUSH, fd=fd, key=bytes.fromhex(order["key"]), pages=pages)
+    # As long as the guest runs at the source there is nothing to push, and rounds may take their time.
+    if orders.fileno() in select.select([orders.fileno(), fd], [], [])[0]:
+        orders.receive()
     buffer = mmap.mmap(-1, WINDOW_PAGES * PAGE_BYTES)
     view, source = memoryview(buffer), ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     placed = received = 0

@@ -6,6 +6,7 @@ queue, in their order, and what does not fit is dropped. Opened, it lets them go
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass
 
@@ -67,7 +68,12 @@ class Plug:
         finally:
             self._bucket.open()
             self.is_armed = False
-            self._filler.send(frames=1, length=_SMALLEST_BYTES)  # a frame that comes is what sets the queue in motion
+            # A frame that comes is what sets the queue in motion, also one that finds no room in it.
+            try:
+                self._filler.send(frames=1, length=_SMALLEST_BYTES)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def inject(self, frames: list[bytes]) -> None:
         """Send frames to the guest past the plug. Raises OSError."""
@@ -98,7 +104,7 @@ class Plug:
 
         Nothing new may come any more, and what the guest's end says in answer must go nowhere. Raises OSError.
         """
-        left = self.held().frames + 1  # the last one sets the queue in motion
+        left = self.held().frames + 1  # the last one sets the queue in motion, if there is room for it
         self._collector.watch(buffer_bytes=_BUFFER_FACTOR * self._limit_bytes + _SPARE_BYTES)
         try:
             self.release([])

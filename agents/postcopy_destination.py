@@ -98,6 +98,7 @@ class PageArrival:
         """
         poller = select.poll()
         pager, receiver = self._helpers[Kind.DEMAND], self._helpers[Kind.PUSH]
+        receiver.tell("begin")
         for fd in (guest, pager.fileno(), receiver.fileno()):
             poller.register(fd, select.POLLIN)
         pushed: dict[str, int] | None = None

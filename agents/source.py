@@ -367,7 +367,11 @@ class Source:
             host.announcer.send(host.announcements[self._settings.announce].frames)
             returned = channel.receive_held(patience_s=_RETURN_S)
         finally:
-            holding.go_on(taken=self._late, returned=returned)
+            try:
+                holding.go_on(taken=self._late, returned=returned)
+            except OSError as error:
+                number, place = self._settings.number, host.place
+                host.events.write("trouble", migration=number, place=place, step="go-on", reason=str(error))
         host.events.write("returned", migration=self._settings.number, place=host.place, frames=len(returned))
 
     def _leave(self) -> None:

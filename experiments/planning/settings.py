@@ -41,6 +41,7 @@ MOMENTS = ("migration", "cutover", "resumed")  # it was ordered; its policy said
 _MOMENT = re.compile(r"migration|cutover|resumed|round (0|[1-9][0-9]{0,3})")
 AUTO, EARLY = "auto", "early"
 _MS, _S, _MIB, _GBIT = 10**6, 10**9, 1 << 20, 10**9
+_SLOWEST_STREAM_BIT_PER_S = 100_000  # what is slower cannot be told from a peer that has gone
 
 
 def _read_tools(value: Any) -> Any:
@@ -392,7 +393,7 @@ class MigrationSettings(Section):
     hold_limit_bytes: SizeBytes = Field(alias="hold_limit", default=32 * _MIB, gt=0, le=1 << 30)
     hold_time_ns: DurationNs = Field(alias="hold_time", default=2 * _S, gt=0)
     zero_window: bool = False  # of hold: what is held is acknowledged meanwhile, with a window of zero
-    rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, gt=0)
+    rate_limit_bit_per_s: BitRate | None = Field(alias="rate_limit", default=None, ge=_SLOWEST_STREAM_BIT_PER_S)
     tracking: Tracking = "auto"  # how the pages written in a round are found; auto: the best that works here
     codec: Literal["none", "zero", "zstd", "xor", "auto"] = "none"  # how pages are coded on their way
     verify: bool = False

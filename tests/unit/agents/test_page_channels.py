@@ -5,10 +5,11 @@ import os
 import socket
 import struct
 import threading
+import time
 
 import pytest
 
-from unnoticed.agents import postcopy_destination
+from unnoticed.agents import page_channel, page_receiver, postcopy_destination
 from unnoticed.agents.page_channel import PageChannel
 from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type, channel_key
 from unnoticed.agents.postcopy_destination import accept_channels
@@ -112,3 +113,66 @@ def test_a_source_that_hangs_up_in_the_midst_of_a_page_is_noticed(joined):
     theirs.receive()
     with pytest.raises(PeerError, match="in the midst of one"):
         theirs.receive_contents(memoryview(bytearray(PAGE_BYTES)))
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Channels that give a silent peer up after a second."""
+    monkeypatch.setattr(page_channel, "SILENCE_S", 1.0)
+
+
+def test_pages_that_come_slowly_are_waited_for(impatient, joined):
+    ours, theirs = (PageChannel(ends[Kind.PUSH].socket, ends[Kind.PUSH].wire, Kind.PUSH) for ends in joined)
+
+    def trickle():
+        for _ in range(4):
+            ours.socket.sendall(bytes(PAGE_BYTES // 4))
+            time.sleep(0.5)
+
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    theirs.receive_contents(memoryview(bytearray(PAGE_BYTES)))
+    sender.join()
+    ours.socket.sendall(b"a part of the next one")
+    with pytest.raises(PeerError, match="said nothing for 1 s in the midst of a page"):
+        theirs.receive_contents(memoryview(bytearray(PAGE_BYTES)))
+
+
+class Obeying:
+    """The orders of a helper that runs in a thread."""
+
+    def __init__(self, fds, key):
+        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.first = {"message": "serve", "key": key.hex(), "address": 0}, fds
+        self.said = []
+
+    def fileno(self):
+        return self.theirs.fileno()
+
+    def receive(self):
+        if self.first:
+            first, self.first = self.first, None
+            return first
+        return self.theirs.recv(100), []
+
+    def say(self, message, **fields):
+        self.said.append((message, fields))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed", "ignore::pytest.PytestUnraisableExceptionWarning")  # a helper just ends
+@pytest.mark.parametrize("is_told", [True, False])
+def test_rounds_may_take_longer_than_a_source_may_be_silent(impatient, joined, ram, is_told):
+    ours, theirs = (ends[Kind.PUSH] for ends in joined)
+    orders = Obeying([-1, os.dup(theirs.socket.fileno())], channel_key(KEY, Kind.PUSH))
+    helper = threading.Thread(target=page_receiver.receive, args=(orders, {"memory_bytes": ram.memory_bytes}))
+    helper.start()
+    time.sleep(1.5)
+    if is_told:
+        orders.ours.send(b"begin")
+        time.sleep(0.2)
+    ours.send(Frame(Type.END, total=0))
+    orders.ours.send(b"the end")
+    helper.join(5)
+    assert orders.said == [("done", {"pages": 0, "received": 0})]
+    orders.ours.close()
+    orders.theirs.close()
