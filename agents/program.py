@@ -41,7 +41,11 @@ class PageWatch(Protocol):
 
 
 class Program:
-    """A program, running. Raises PlanError where it cannot be started, MachineError where it cannot be watched."""
+    """A program, running. Raises PlanError where it cannot be started, MachineError where it cannot be watched.
+
+    `became`: once it was ended, the other program that the process had become by then (execve(2)), if it had. Its
+    memory was another one from there on, which nobody looked at.
+    """
 
     def __init__(self, command: Sequence[str], *, tracking: str = "auto") -> None:
         try:
@@ -50,7 +54,9 @@ class Program:
             raise PlanError(f"{command[0]}: this cannot be started ({error.strerror}).") from error
         except subprocess.SubprocessError as error:  # in `_before_exec`
             raise MachineError("Programs cannot be watched here: this machine forbids ptrace.") from error
+        self.became: str | None = None
         try:
+            self._executable = self._now()
             stopped = StoppedProcess(self._process.pid)
             self.watch = _watch(stopped, self._process.pid, tracking)
             stopped.leave()
@@ -58,6 +64,13 @@ class Program:
             self._process.kill()
             self._process.wait()
             raise
+
+    def _now(self) -> str:
+        """What it executes."""
+        try:
+            return str(Path(f"/proc/{self._process.pid}/exe").readlink())
+        except OSError:  # it has just ended
+            return ""
 
     @property
     def pid(self) -> int:
@@ -70,6 +83,8 @@ class Program:
     def end(self) -> int:
         """Ask it and its children to end, make it end, and give its exit status (negative: the signal)."""
         if self.is_alive:
+            now = self._now()
+            self.became = now if now and now != self._executable else None
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_S)

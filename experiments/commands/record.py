@@ -79,6 +79,11 @@ def command(
             recording = record(program.watch, interval_ns=interval_ns, goes_on=goes_on)
     finally:
         program.end()
+    if program.became is not None:
+        raise RecordError(
+            f"There is no trace of {name}: it has become another program, {program.became}, whose pages are not "
+            "watched. Name that one, with its full command line."
+        )
     tracker = program.watch.name
     about = {"command": list(argv), "kernel": platform.release(), "late": recording.late}
     try:

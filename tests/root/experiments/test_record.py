@@ -67,6 +67,7 @@ def test_what_was_recorded_until_the_program_ended_or_somebody_interrupted_is_ke
         (("--seconds", "100000"), ["true"], 2, "--seconds 100000: a trace holds 100000 intervals"),
         (("--out", "no/where.trace"), ["true"], 2, "--out no/where.trace: nothing can be written in no."),
         (("--after", "10 s"), ["true"], 1, "There is no trace of true: no page was written."),
+        (("--seconds", "1"), ["nice", "sleep", "60"], 1, "There is no trace of nice: it has become another program, /"),
     ],
 )
 def test_what_makes_no_trace_is_said_in_a_sentence(tmp_path, options, argv, code, sentence):
