@@ -144,10 +144,9 @@ class KernelTrace:
 
     def __init__(self, network):
         self._network = ipaddress.ip_network(network)
-        self._holder = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing && echo up; exec sleep 600"],
-            stdout=subprocess.PIPE,
-        )
+        at = "/sys/kernel/tracing"  # many systems have mounted it, and do not mount it twice
+        mount = f"mountpoint -q {at} || mount -t tracefs tracefs {at} || exit 1; echo up; exec sleep 600"
+        self._holder = subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdout=subprocess.PIPE)
         assert self._holder.stdout.readline() == b"up\n", "tracefs cannot be mounted"
         self._root = Path(f"/proc/{self._holder.pid}/root/sys/kernel/tracing/instances/unnoticed-{os.getpid()}")
         self._root.mkdir()
