@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import select
+from collections.abc import Sequence
 from typing import Any
 
 from unnoticed.agents.helper import Orders, help_out
@@ -28,12 +29,13 @@ def receive(orders: Orders, settings: dict[str, Any]) -> None:
     pages, address = settings["memory_bytes"] // PAGE_BYTES, order["address"]
     channel = PageChannel.from_parts(Role.DESTINATION, Kind.PUSH, fd=fd, key=bytes.fromhex(order["key"]), pages=pages)
     # As long as the guest runs at the source there is nothing to push, and rounds may take their time.
-    if orders.fileno() in select.select([orders.fileno(), fd], [], [])[0]:
-        orders.receive()
+    is_told = _is_told(orders, select.select([orders.fileno(), fd], [], [])[0])
     buffer = mmap.mmap(-1, WINDOW_PAGES * PAGE_BYTES)
     view, source = memoryview(buffer), ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     placed = received = 0
     while True:
+        # It is read in any case: from a helper that ends with something unread nothing is heard any more.
+        is_told = is_told or _is_told(orders, select.select([orders.fileno()], [], [], 0)[0])
         frame = channel.receive()
         if frame is None:
             raise PeerError("The source hung up before it had pushed all of the guest's pages.")
@@ -58,6 +60,14 @@ def receive(orders: Orders, settings: dict[str, Any]) -> None:
             offset += length
     orders.say("done", pages=placed, received=received)
     orders.receive()
+
+
+def _is_told(orders: Orders, ready: Sequence[int]) -> bool:
+    """Take the order to begin, if it is there."""
+    if orders.fileno() not in ready:
+        return False
+    orders.receive()
+    return True
 
 
 if __name__ == "__main__":
