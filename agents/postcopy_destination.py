@@ -14,6 +14,7 @@ import numpy.typing as npt
 from unnoticed.agents import faults
 from unnoticed.agents.helper import Helper
 from unnoticed.agents.kernel import userfaultfd
+from unnoticed.agents.kernel.idle_latency import Awake
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.page_channel import PageChannel
 from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type, channel_key
@@ -64,6 +65,7 @@ class PageArrival:
         self._channels: dict[Kind, PageChannel] = {}
         self._fault_fd: int | None = None
         self._address = 0
+        self._awake = Awake()  # while the guest waits for pages
         try:
             for kind, module in _HELPERS.items():
                 fds = {"faults_fd": self._log_fd}
@@ -99,6 +101,7 @@ class PageArrival:
         poller = select.poll()
         pager, receiver = self._helpers[Kind.DEMAND], self._helpers[Kind.PUSH]
         receiver.tell("begin")
+        self._awake.begin()
         for fd in (guest, pager.fileno(), receiver.fileno()):
             poller.register(fd, select.POLLIN)
         pushed: dict[str, int] | None = None
@@ -137,6 +140,7 @@ class PageArrival:
 
     def close(self) -> None:
         """End the helpers and close the channels. A guest that has not got all its pages must have ended before."""
+        self._awake.end()
         for helper in self._helpers.values():
             helper.close()
         for channel in self._channels.values():

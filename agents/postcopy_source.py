@@ -10,6 +10,7 @@ import numpy as np
 from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.helper import Helper
+from unnoticed.agents.kernel.idle_latency import Awake
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import SILENCE_S, PageChannel
@@ -42,6 +43,7 @@ class PageService:
         self.bytes_sent = 0  # on both channels; known once the destination has all pages
         self.owed_pages = 0
         self._is_closed = False
+        self._awake = Awake()  # while the guest waits for pages
         fds = {"owed_fd": self._owed.fd, "ram_fd": ram.fd}
         try:
             for kind, module in _HELPERS.items():
@@ -107,6 +109,7 @@ class PageService:
 
     def begin(self) -> None:
         """Push: the guest is the destination's. Raises MigrationError."""
+        self._awake.begin()
         self._helpers[Kind.PUSH].tell("begin")
 
     def serve(self, channel: Channel) -> int:
@@ -161,6 +164,7 @@ class PageService:
         if self._is_closed:
             return
         self._is_closed = True
+        self._awake.end()
         for helper in self._helpers.values():
             helper.close()
         for channel in self._channels.values():
