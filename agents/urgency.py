@@ -1,7 +1,5 @@
 """Urgency: while a guest stands still, those who move it come before every ordinary process, and collect no garbage.
 
-And no processor sleeps, so that none of them waits for one to wake.
-
 sched(7), SCHED_FIFO at the lowest of its priorities: below what measures, and below what emulates the network. On a
 busy host a cutover of a few milliseconds would else wait for processors several times as long as it works.
 """
@@ -10,8 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-
-from unnoticed.agents.kernel.idle_latency import Awake
 
 _PRIORITY = 1
 
@@ -22,13 +18,11 @@ class Urgency:
     def __init__(self) -> None:
         self._hurried: list[int] = []
         self._collects = False
-        self._awake = Awake()
 
     def begin(self, *pids: int) -> None:
         """From here on this thread and those processes come first, and those that did before."""
         self._collects |= gc.isenabled()
         gc.disable()
-        self._awake.begin()
         for pid in (0, *pids):
             try:
                 os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(_PRIORITY))
@@ -44,7 +38,6 @@ class Urgency:
                 os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
             except OSError:  # the guest has ended
                 continue
-        self._awake.end()
         if self._collects:
             gc.enable()
             self._collects = False

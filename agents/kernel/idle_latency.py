@@ -1,7 +1,7 @@
 """Processors that stay awake while they idle (Documentation/power/pm_qos_interface.rst).
 
-A processor that sleeps takes some ten microseconds to wake, in a virtual machine several times that. A cutover, and a
-page that is waited for, are a handful of such wake-ups, one behind the other.
+A processor that sleeps takes some ten microseconds to wake, in a virtual machine several times that. A page that is
+waited for is a handful of such wake-ups, one behind the other.
 """
 
 from __future__ import annotations
