@@ -16,20 +16,19 @@ destination, which sees it, returns what it held.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import threading
 import time
 from collections.abc import Callable
 
 from unnoticed.agents import wire
+from unnoticed.agents.answers import Answers
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.diversion import Diversion, FromGuest, ToGuest
-from unnoticed.agents.helper import Helper
 from unnoticed.agents.kernel.bridge_fdb import PinnedAddress
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.no_route import NoRoute
-from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Injector, Lookout
+from unnoticed.agents.kernel.packet_socket import VIRTIO_HEADER_BYTES, Lookout
 from unnoticed.agents.plug import Held, Plug
 from unnoticed.errors import MachineError, MigrationError, PeerError
 
@@ -221,7 +220,8 @@ class Holding:
         select.select(self._lookouts, [], [], _ANNOUNCEMENT_S)
         self._await_stillness()
         close_gate()
-        self.stop_answering()
+        with contextlib.suppress(MigrationError):  # who has gone answers nobody either
+            self.stop_answering()
         own = slice(VIRTIO_HEADER_BYTES + 6, VIRTIO_HEADER_BYTES + 12)  # the source's announcement came here as well
         frames = [frame for frame in self._plug.empty() if frame[own] != self._mac]
         self.settle()
@@ -239,37 +239,6 @@ class Holding:
     def _watch(self) -> None:
         for lookout in self._lookouts:
             lookout.watch(self._mac)
-
-
-class Answers:
-    """The process that answers clients while frames are held."""
-
-    def __init__(self, guest: tuple[NetworkNamespace, str], *, copies_fd: int) -> None:
-        """`guest` is the guest's end of its link; `copies_fd` is where copies of frames are read. Raises OSError."""
-        namespace, interface = guest
-        with namespace.entered():
-            self._injector = Injector(interface)
-        self._helper = Helper("answerer", fds={"copies_fd": copies_fd, "injector_fd": self._injector.fileno()})
-        self._helper.expect("ready")
-        self._is_on = False
-
-    def begin(self, positions: bytes, *, limit_bytes: int) -> None:
-        """Answer, until `end`. Raises MigrationError."""
-        fd = os.memfd_create("positions", os.MFD_CLOEXEC)
-        try:
-            os.write(fd, positions)
-            self._helper.tell("answer", fds=[fd], limit_bytes=limit_bytes)
-        finally:
-            os.close(fd)
-        self._is_on = True
-
-    def end(self) -> int:
-        """How many answers there were. Raises MigrationError."""
-        if not self._is_on:
-            return 0
-        self._is_on = False
-        self._helper.tell("stop")
-        return int(self._helper.expect("stopped")["answers"])
 
 
 class TimeLimit:

@@ -73,12 +73,8 @@ class FlowRetransmits:
         """What tcpi_total_retrans of the sender says (of its sockets together, if the connection moved)."""
         return sum(row.segments for row in self.rows)
 
-    def retransmits_until(self, time_ns: int) -> int:
-        """The same at an instant: a counter read before the connection's end knows no later ones."""
-        return sum(row.segments for row in self.rows if row.time_ns <= time_ns)
-
     def until(self, time_ns: int) -> FlowRetransmits:
-        """Those up to an instant."""
+        """The same up to an instant: a counter read before the connection's end knows no later ones."""
         return replace(self, rows=tuple(row for row in self.rows if row.time_ns <= time_ns))
 
     def timeouts_until(self, time_ns: int) -> int:

@@ -147,7 +147,7 @@ def test_retransmits_counted_at_each_sender_are_those_of_the_kernel(
     results = counted(tmp_path)
     kernel = {name: info.total_retrans for name, info, _ in readings}
     assert len(kernel) == 12
-    assert {name: results[name].retransmits_until(time_ns) for name, _, time_ns in readings} == kernel
+    assert {name: results[name].until(time_ns).retransmits for name, _, time_ns in readings} == kernel
     assert sum(segments) >= sum(kernel.values()) > 0
     for name, info, time_ns in readings:
         result = results[name]
@@ -173,7 +173,7 @@ def test_syns_that_are_lost_count_at_both_ends(path, observe, tmp_path):
     readings = exchange(a, b, bulk_bytes=1000, requests=1, connections=8)
     assert observer.stop()["problems"] == []
     results = counted(tmp_path)
-    assert {name: results[name].retransmits_until(time_ns) for name, _, time_ns in readings} == {
+    assert {name: results[name].until(time_ns).retransmits for name, _, time_ns in readings} == {
         name: info.total_retrans for name, info, _ in readings
     }
     assert sum(info.total_retrans for _, info, _ in readings) > 0
@@ -203,5 +203,5 @@ def test_a_closed_window_is_probed_and_its_probes_are_no_retransmits(path, obser
     assert observer.stop()["problems"] == []
     results = counted(tmp_path)
     name, info, time_ns = readings[0]
-    assert results[name].retransmits_until(time_ns) == info.total_retrans
+    assert results[name].until(time_ns).retransmits == info.total_retrans
     assert results[name].probes >= 2

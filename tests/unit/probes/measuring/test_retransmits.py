@@ -177,7 +177,7 @@ def test_what_another_host_sent_before_the_move_counts_when_sent_again(trace):
     assert count(at_b).retransmits == 0
     (result,) = count_retransmits(merge([at_a.table(), at_b.table()]), senders=[SENDER])
     assert (result.retransmits, result.probes) == (2, 1)
-    assert result.retransmits_until(at_a.now) == 0
+    assert result.until(at_a.now).retransmits == 0
     assert result.rows[0].sequence == (2**32 - 700 + 1001) % 2**32
 
 

@@ -474,7 +474,7 @@ def test_counts_and_types_are_the_kernels(road, observe, kernel_trace, tmp_path,
     results = counted(tmp_path, road)
 
     kernel = {reading.flow: reading.info.total_retrans for reading in bench.readings}
-    assert {r.flow: results[r.flow].retransmits_until(r.time_ns) for r in bench.readings} == kernel
+    assert {r.flow: results[r.flow].until(r.time_ns).retransmits for r in bench.readings} == kernel
     assert sum(kernel.values()) >= played.least
     for point, end in road.ends.items():
         ours = sum(r.retransmits for r in results.values() if r.flow.local == address(road.addresses[point]))
