@@ -1,7 +1,8 @@
 """Which pages the source of a post-copy still owes: shared by its agent and the two processes that send pages.
 
-One byte for each page, 1 while it is owed, and the page that was demanded last. Who sends a page takes it first. Two
-may take the same at the same moment; then it is sent twice, and the destination keeps the first.
+One byte for each page, 1 while it is owed; behind them the page behind that which was demanded last, and how many were
+sent on demand. Who sends a page takes it first. Two may take the same at the same moment; then it is sent twice, and
+the destination keeps the first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from unnoticed.agents.page_wire import WINDOW_PAGES
 
 _OWED = b"\1"
 _FULL = _OWED * WINDOW_PAGES
-_PIVOT_BYTES = 8
+_DEMAND_BYTES = 2 * 8
 
 
 class OwedPages:
@@ -26,7 +27,7 @@ class OwedPages:
     def __init__(self, fd: int, *, pages: int) -> None:
         self.fd = fd
         self.pages = pages
-        self._map = mmap.mmap(fd, pages + _PIVOT_BYTES)
+        self._map = mmap.mmap(fd, pages + _DEMAND_BYTES)
         self._cursor = 0
         self._followed = 0
 
@@ -34,7 +35,7 @@ class OwedPages:
     def create(cls, *, pages: int) -> OwedPages:
         """None is owed yet."""
         fd = os.memfd_create("owed-pages", os.MFD_CLOEXEC)
-        os.ftruncate(fd, pages + _PIVOT_BYTES)
+        os.ftruncate(fd, pages + _DEMAND_BYTES)
         return cls(fd, pages=pages)
 
     def owe(self, runs: Runs) -> None:
@@ -49,14 +50,19 @@ class OwedPages:
         return found
 
     def views(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-        """The flags, one for each page, and the page that is to be pushed next: for who takes pages on demand."""
-        return np.frombuffer(self._map, np.uint8, self.pages), np.frombuffer(self._map, np.uint64, 1, self.pages)
+        """For who sends pages on demand: a flag for each page; the page to be pushed next, and how many went."""
+        return np.frombuffer(self._map, np.uint8, self.pages), np.frombuffer(self._map, np.uint64, 2, self.pages)
+
+    @property
+    def demanded(self) -> int:
+        """How many pages were sent on demand."""
+        return int.from_bytes(self._map[self.pages + 8 :], "little")
 
     def take(self) -> tuple[int, int] | None:
         """The next pages to push: the first, and a mask in which bit i is page `first + i`. None: nothing is owed."""
-        demanded = int.from_bytes(self._map[self.pages :], "little")
-        if demanded != self._followed:
-            self._cursor = self._followed = demanded
+        pivot = int.from_bytes(self._map[self.pages : self.pages + 8], "little")
+        if pivot != self._followed:
+            self._cursor = self._followed = pivot
         first = self._map.find(_OWED, self._cursor, self.pages)
         if first < 0:
             first = self._map.find(_OWED, 0, self._cursor)

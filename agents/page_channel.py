@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 
+from unnoticed.agents.kernel import tcp_repair
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import runs_in
 from unnoticed.agents.page_wire import FRAME_BYTES, Frame, Kind, PageWire, Type
@@ -52,6 +53,11 @@ class PageChannel:
         """Send no faster than this."""
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", bytes_per_s))
 
+    @property
+    def unacknowledged(self) -> int:
+        """How many of the bytes that were sent are not acknowledged yet."""
+        return tcp_repair.unacknowledged_bytes(self.socket)
+
     def send(self, frame: Frame) -> None:
         """Send a frame without pages. Raises PeerError."""
         try:
@@ -82,6 +88,15 @@ class PageChannel:
         except OSError as error:
             raise PeerError(f"The {self._peer} stopped taking pages: {error}.") from error
         return FRAME_BYTES + mask.bit_count() * PAGE_BYTES
+
+    def fill(self, length: int) -> int:
+        """Send as many bytes that mean nothing; returns bytes. Raises PeerError."""
+        data = self.wire.send(Frame(Type.FILL, total=length)) + bytes(length)
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise PeerError(f"The {self._peer} is gone: {error}.") from error
+        return len(data)
 
     def receive(self) -> Frame | None:
         """The next frame; None if the peer has hung up between two frames. Raises PeerError."""

@@ -18,7 +18,7 @@ from unnoticed.agents.kernel import userfaultfd
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import runs_in
 from unnoticed.agents.page_channel import PageChannel
-from unnoticed.agents.page_wire import WINDOW_PAGES, Kind, Type
+from unnoticed.agents.page_wire import MOST_FILL_BYTES, WINDOW_PAGES, Kind, Type
 from unnoticed.agents.wire import Role
 from unnoticed.errors import MachineError, PeerError
 
@@ -28,19 +28,23 @@ def receive(orders: Orders, settings: dict[str, Any]) -> None:
     order, (fault_fd, fd) = orders.receive()
     pages, address = settings["memory_bytes"] // PAGE_BYTES, order["address"]
     channel = PageChannel.from_parts(Role.DESTINATION, Kind.PUSH, fd=fd, key=bytes.fromhex(order["key"]), pages=pages)
-    # As long as the guest runs at the source there is nothing to push, and rounds may take their time.
-    is_told = _is_told(orders, select.select([orders.fileno(), fd], [], [])[0])
-    buffer = mmap.mmap(-1, WINDOW_PAGES * PAGE_BYTES)
+    is_told = False
+    buffer = mmap.mmap(-1, max(MOST_FILL_BYTES, WINDOW_PAGES * PAGE_BYTES))
     view, source = memoryview(buffer), ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     placed = received = 0
     while True:
-        # It is read in any case: from a helper that ends with something unread nothing is heard any more.
-        is_told = is_told or _is_told(orders, select.select([orders.fileno()], [], [], 0)[0])
+        # As long as the guest runs at the source rounds may take their time. The order is read in any case: from a
+        # helper that ends with something unread nothing is heard any more.
+        if not is_told:
+            is_told = _is_told(orders, select.select([orders.fileno(), fd], [], [])[0])
         frame = channel.receive()
         if frame is None:
             raise PeerError("The source hung up before it had pushed all of the guest's pages.")
         if frame.type == Type.END:
             break
+        if frame.type == Type.FILL:
+            channel.receive_contents(view[: frame.total])
+            continue
         count = frame.mask.bit_count()
         channel.receive_contents(view[: count * PAGE_BYTES])
         received += count
@@ -60,6 +64,7 @@ def receive(orders: Orders, settings: dict[str, Any]) -> None:
             offset += length
     orders.say("done", pages=placed, received=received)
     orders.receive()
+    channel.close()
 
 
 def _is_told(orders: Orders, ready: Sequence[int]) -> bool:

@@ -13,10 +13,10 @@ import numpy as np
 from unnoticed.agents.helper import Orders, help_out
 from unnoticed.agents.kernel import page_loops
 from unnoticed.agents.kernel.page_loops import Keyring, Reason
-from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import PageChannel
-from unnoticed.agents.page_wire import Kind, PageWire
+from unnoticed.agents.page_wire import FRAME_BYTES, Kind, PageWire
+from unnoticed.agents.ram import Ram
 from unnoticed.agents.wire import Role
 from unnoticed.errors import PeerError
 
@@ -24,18 +24,18 @@ from unnoticed.errors import PeerError
 class PageServer:
     """Answers each WANT with its page."""
 
-    def __init__(self, owed: OwedPages, *, ram_fd: int) -> None:
-        self._flags, self._pivot = owed.views()
-        self._ram_fd = ram_fd
-        self._answer = np.zeros(page_loops.ANSWER_WORDS, np.uint64)
+    def __init__(self, owed: OwedPages, ram: Ram) -> None:
+        self._owed, self._demand = owed.views()
+        self._ram = ram
+        self._frame = np.zeros(FRAME_BYTES // 8, np.uint64)
 
     def serve(self, fd: int, wire: PageWire) -> int:
         """On a channel, until the peer hangs up; how many pages were sent. Raises PeerError."""
         keyring = Keyring.of(wire)
-        reason, number = page_loops.serve(fd, self._ram_fd, self._flags, self._pivot, self._answer, keyring)
+        reason, number = page_loops.serve(fd, self._ram.address, self._owed, self._demand, self._frame, keyring)
         wire.catch_up(keyring.counts.tolist(), ())
         if reason == Reason.FRAME:
-            wire.receive(self._answer.tobytes()[:number])
+            wire.receive(self._frame.tobytes()[:number])
         if reason != Reason.DONE:
             raise PeerError(f"The {wire.role.peer.value} stopped taking pages: {os.strerror(number)}.")
         return wire.counts[1] - 1
@@ -43,11 +43,11 @@ class PageServer:
 
 def serve(orders: Orders, settings: dict[str, Any]) -> None:
     """Serve one channel."""
-    pages = settings["memory_bytes"] // PAGE_BYTES
-    server = PageServer(OwedPages(settings["owed_fd"], pages=pages), ram_fd=settings["ram_fd"])
+    ram = Ram(settings["ram_fd"], memory_bytes=settings["memory_bytes"])
+    server = PageServer(OwedPages(settings["owed_fd"], pages=ram.pages), ram)
     order, (fd,) = orders.receive()
     key = bytes.fromhex(order["key"])
-    channel = PageChannel.from_parts(Role.SOURCE, Kind.DEMAND, fd=fd, key=key, pages=pages, is_patient=True)
+    channel = PageChannel.from_parts(Role.SOURCE, Kind.DEMAND, fd=fd, key=key, pages=ram.pages, is_patient=True)
     orders.say("done", pages=server.serve(channel.socket.fileno(), channel.wire))
 
 

@@ -34,6 +34,7 @@ WINDOW_PAGES = 64  # the bits of a mask
 _TAG_BYTES = 16
 _HEADER = struct.Struct("<BBHIQQ")
 FRAME_BYTES = _HEADER.size + _TAG_BYTES
+MOST_FILL_BYTES = 1 << 18  # behind one frame
 MOST_WANTED = 4096  # at a time: each is a thread of the guest that waits
 
 
@@ -52,6 +53,7 @@ class Type(IntEnum):
     WANT = 3
     PAGES = 4
     END = 5
+    FILL = 6
 
 
 class State(Enum):
@@ -60,12 +62,14 @@ class State(Enum):
     OPENED = "opened"
     JOINING = "joining"
     SERVING = "serving"
+    PROBING = "probing"
     PUSHING = "pushing"
     ENDED = "ended"
 
 
 _NUMBERS = frozenset(map(int, Type))
-_WANT, _PAGES, _END, _DEMAND = int(Type.WANT), int(Type.PAGES), int(Type.END), Kind.DEMAND
+_WANT, _PAGES, _END, _FILL = int(Type.WANT), int(Type.PAGES), int(Type.END), int(Type.FILL)
+_DEMAND = Kind.DEMAND
 _S, _D = Role.SOURCE, Role.DESTINATION
 
 TRANSITIONS: dict[Kind, dict[State, dict[tuple[Role, Type], State]]] = {
@@ -76,7 +80,12 @@ TRANSITIONS: dict[Kind, dict[State, dict[tuple[Role, Type], State]]] = {
     },
     Kind.PUSH: {
         State.OPENED: {(_S, Type.JOIN): State.JOINING},
-        State.JOINING: {(_D, Type.JOINED): State.PUSHING},
+        State.JOINING: {(_D, Type.JOINED): State.PROBING},
+        State.PROBING: {
+            (_S, Type.FILL): State.PROBING,
+            (_S, Type.PAGES): State.PUSHING,
+            (_S, Type.END): State.ENDED,
+        },
         State.PUSHING: {(_S, Type.PAGES): State.PUSHING, (_S, Type.END): State.ENDED},
         State.ENDED: {},
     },
@@ -84,7 +93,7 @@ TRANSITIONS: dict[Kind, dict[State, dict[tuple[Role, Type], State]]] = {
 
 
 class Frame(NamedTuple):
-    """One frame. JOIN and JOINED use no field, WANT the first page, PAGES `first` and `mask`, END the total."""
+    """One frame. JOIN and JOINED use no field, WANT the first page, PAGES also the mask, END and FILL the total."""
 
     type: int  # a Type
     first: int = 0
@@ -120,7 +129,7 @@ class PageWire:
     def joined(cls, role: Role, kind: Kind, *, key: bytes, pages: int) -> PageWire:
         """An end whose JOIN and JOINED were exchanged by another process."""
         wire = cls(role, kind, key=key, pages=pages)
-        wire._enter(State.SERVING if kind is Kind.DEMAND else State.PUSHING)
+        wire._enter(State.SERVING if kind is Kind.DEMAND else State.PROBING)
         wire.counts = [1, 1]
         return wire
 
@@ -185,6 +194,8 @@ class PageWire:
             self._pushed += frame.mask.bit_count()
         elif frame.type == _END and frame.total != self._pushed:
             raise PeerError(f"The source says that it pushed {frame.total} pages; {self._pushed} came.")
+        elif frame.type == _FILL and not 0 < frame.total <= MOST_FILL_BYTES:
+            raise PeerError(f"The source fills the path with {frame.total} bytes at once.")
         if after is not self.state:
             self._enter(after)
 

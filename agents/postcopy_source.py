@@ -67,7 +67,10 @@ class PageService:
             channel.send(Frame(Type.JOIN))
 
     def prepare(self, *, session_key: bytes) -> None:
-        """Wait for the destination's ends and hand the channels to the helpers. Raises PeerError, MigrationError."""
+        """Wait for the destination's ends and hand the channels to the helpers, until the push has found its pace.
+
+        Raises PeerError, MigrationError.
+        """
         for kind, channel in self._channels.items():
             if channel.receive() is None:
                 raise PeerError(f"The destination did not take the {kind.value} channel.")
@@ -75,6 +78,7 @@ class PageService:
             helper.expect("ready")
             key = channel_key(session_key, kind).hex()
             helper.tell("serve", fds=[channel.socket.fileno()], key=key, rate_bytes_per_s=self._rate)
+        self._helpers[Kind.PUSH].expect("paced")
 
     def owe(self, runs: Runs) -> None:
         """The destination has not got these pages, which it was not owed before."""

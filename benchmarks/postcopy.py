@@ -203,8 +203,11 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--think-us", default="1000,0", help="us, separated by commas")
     arguments = parser.parse_args()
+    from unnoticed.agents.kernel import page_loops
     from unnoticed.topology.fabric import Fabric, FabricSpec
     from unnoticed.topology.runs import new_id
+
+    page_loops.make_ready()
 
     rate_bit_per_s = int(arguments.rate * 10**9)
     header = (

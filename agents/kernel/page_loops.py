@@ -33,7 +33,7 @@ _WANT, _PAGES = int(Type.WANT), int(Type.PAGES)
 _THEIRS, _OURS = 0, 1
 _FAULT_WORDS, _MOST_FAULTS = 4, 16  # of struct uffd_msg, and how many are read at once
 _UFFDIO_COPY, _UFFDIO_WAKE, _EVENT_PAGEFAULT = 0xC028AA03, 0x8010AA02, 0x12  # include/uapi/linux/userfaultfd.h
-_POLLIN, _MSG_WAITALL, _MSG_NOSIGNAL, _CLOCK_MONOTONIC = 1, 0x100, 0x4000, 1
+_POLLIN, _MSG_WAITALL, _MSG_NOSIGNAL, _MSG_MORE, _CLOCK_MONOTONIC = 1, 0x100, 0x4000, 0x8000, 1
 _ESRCH, _EAGAIN, _EEXIST = 3, 11, 17
 
 
@@ -176,7 +176,6 @@ _recv: Any = types.ExternalFunction("recv", types.intp(types.int32, types.uintp,
 _send: Any = types.ExternalFunction("send", types.intp(types.int32, types.uintp, types.uintp, types.int32))
 _read: Any = types.ExternalFunction("read", types.intp(types.int32, types.uintp, types.uintp))
 _write: Any = types.ExternalFunction("write", types.intp(types.int32, types.uintp, types.uintp))
-_pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.uintp, types.uintp, types.intp))
 _poll: Any = types.ExternalFunction("poll", types.int32(types.uintp, types.uintp, types.int32))
 _ioctl: Any = types.ExternalFunction("ioctl", types.int32(types.int32, types.uintp, types.uintp))
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.uintp))
@@ -200,13 +199,12 @@ def _now_ns(words: U64) -> Any:
 
 
 @compiled
-def _send_all(fd: int, words: U64, length: int) -> Any:
-    """Whether all of it was sent."""
-    start = np.uint64(words.ctypes.data)
+def _send_all(fd: int, start: Any, length: int, flags: int) -> Any:
+    """Whether all of it was sent. `start`: its address."""
     sent = 0
     while sent < length:
         rest = np.uint64(length - sent)
-        taken = _send(np.int32(fd), start + np.uint64(sent), rest, np.int32(_MSG_NOSIGNAL))
+        taken = _send(np.int32(fd), start + np.uint64(sent), rest, np.int32(_MSG_NOSIGNAL | flags))
         if taken <= 0:
             return False
         sent += taken
@@ -214,36 +212,35 @@ def _send_all(fd: int, words: U64, length: int) -> Any:
 
 
 @compiled
-def serve(fd: int, ram_fd: int, owed: U8, pivot: U64, answer: U64, keyring: Keyring) -> tuple[int, int]:
+def serve(fd: int, ram: int, owed: U8, demand: U64, frame: U64, keyring: Keyring) -> tuple[int, int]:
     """Answer each WANT with its page until the peer hangs up.
 
-    `owed`, `pivot`: the flags of `OwedPages`, and the page that it pushes next. `answer`: ANSWER_WORDS words, for
-    frames and pages. Returns a Reason and its number.
+    `ram`: its address. `owed`, `demand`: the views of `OwedPages`. `frame`: room for one. Returns a Reason and its
+    number.
     """
     work = np.zeros(2, np.uint64)
-    start = np.uint64(answer.ctypes.data)
+    start = np.uint64(frame.ctypes.data)
     while True:
         received = _recv(np.int32(fd), start, np.uint64(FRAME_BYTES), np.int32(_MSG_WAITALL))
         if received < 0:
             return _FAILED, _errno(work)
         if received == 0:
             return _DONE, 0
-        if received < FRAME_BYTES or not _is_signed(answer, keyring):
+        if received < FRAME_BYTES or not _is_signed(frame, keyring):
             return _FRAME, received
-        page = np.int64(answer[0] >> np.uint64(32))
-        if answer[0] & np.uint64(0xFFFFFFFF) != _WANT or page >= len(owed):
+        page = np.int64(frame[0] >> np.uint64(32))
+        if frame[0] & np.uint64(0xFFFFFFFF) != _WANT or page >= len(owed):
             return _FRAME, received
         keyring.counts[_THEIRS] += 1
         owed[page] = 0
-        answer[0] = np.uint64(_PAGES | page << 32)
-        answer[1], answer[2] = 1, 0
-        _sign(answer, keyring)
-        content = start + np.uint64(FRAME_BYTES)
-        if _pread(np.int32(ram_fd), content, np.uint64(PAGE_BYTES), page * PAGE_BYTES) != PAGE_BYTES:
+        frame[0] = np.uint64(_PAGES | page << 32)
+        frame[1], frame[2] = 1, 0
+        _sign(frame, keyring)
+        content = np.uint64(ram + page * PAGE_BYTES)
+        if not _send_all(fd, start, FRAME_BYTES, _MSG_MORE) or not _send_all(fd, content, PAGE_BYTES, 0):
             return _FAILED, _errno(work)
-        if not _send_all(fd, answer, FRAME_BYTES + PAGE_BYTES):
-            return _FAILED, _errno(work)
-        pivot[0] = np.uint64(page + 1)  # what lies behind it may be touched next
+        demand[0] = np.uint64(page + 1)  # what lies behind it may be touched next
+        demand[1] += np.uint64(1)
 
 
 class Waiting(NamedTuple):
@@ -328,7 +325,7 @@ def _ask(fault_fd: int, fd: int, address: int, waiting: Waiting, keyring: Keyrin
         waiting.ends[1] += 1
         frame[0], frame[1], frame[2] = np.uint64(_WANT | page << 32), 0, 0
         _sign(frame, keyring)
-        if not _send_all(fd, frame, FRAME_BYTES):
+        if not _send_all(fd, np.uint64(frame.ctypes.data), FRAME_BYTES, 0):
             return _FAILED, _errno(frame)
     return _DONE, 0
 
@@ -375,7 +372,7 @@ def make_ready() -> None:
     """Load the loops, or compile them on the first time on a machine: that takes a while."""
     keyring = Keyring.of(PageWire.joined(Role.SOURCE, Kind.DEMAND, key=bytes(1), pages=1))
     answer = np.zeros(ANSWER_WORDS, np.uint64)
-    reason, _ = serve(-1, -1, np.zeros(1, np.uint8), np.zeros(1, np.uint64), answer, keyring)
+    reason, _ = serve(-1, 0, np.zeros(1, np.uint8), np.zeros(2, np.uint64), answer, keyring)
     assert reason == _FAILED, "there is no channel"
     reason, _ = attend(np.full(4, -1), 0, answer.view(np.uint8), 0, False, Waiting.none(pages=1), keyring)
     assert reason == _SILENCE, "there is nothing to hear"

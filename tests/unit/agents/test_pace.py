@@ -23,18 +23,28 @@ class Path:
         self.pace, self.rate, self.lump, self.ahead = pace, rate, lump, ahead
         self.errors = cycle(errors)
         self.now_ns, self.acked, self.tokens = 0, 0.0, float(BURST)
+        self.demand, self.demanded = 0, 0.0  # bytes per second on demand, which come first, and what came so far
         self.paces = [pace.bytes_per_s]
 
     def run(self, milliseconds, *, rtt_us=100):
         for _ in range(0, milliseconds, 2):
             self.now_ns += 2 * MS
             self.tokens = min(self.tokens + self.rate * 0.002, BURST + self.rate * 0.002)
+            self.tokens -= self.demand * 0.002
+            self.demanded += self.demand * 0.002
             carried = min(self.pace.bytes_per_s * 0.002, self.tokens)
             self.tokens -= carried
             self.acked += carried
             acked = int(self.acked + self.ahead) // self.lump * self.lump
             rate = int(carried / 0.002 * next(self.errors))
-            if self.pace.look(self.now_ns, acked_bytes=acked, delivery_bytes_per_s=rate, rtt_us=rtt_us, min_rtt_us=100):
+            if self.pace.look(
+                self.now_ns,
+                acked_bytes=acked,
+                demanded_bytes=int(self.demanded),
+                delivery_bytes_per_s=rate,
+                rtt_us=rtt_us,
+                min_rtt_us=100,
+            ):
                 self.paces.append(self.pace.bytes_per_s)
 
     @property
@@ -81,10 +91,12 @@ def test_a_moment_in_which_the_machine_stood_still_is_not_taken_for_a_full_path(
 
 def test_the_queue_that_finding_out_has_built_is_let_run_dry_first():
     path = Path(Pace())
+    while path.pace.bytes_per_s < LINK:
+        path.run(2)
     path.run(200, rtt_us=1_700)
     full, draining, held = path.paces[2:]
     assert full > LINK
-    assert draining < LINK / 2
+    assert draining < LINK * 0.55
     assert 0.93 < held / LINK < 0.95
 
 
@@ -97,6 +109,59 @@ def test_the_path_is_not_overfilled_for_long():
     while path.pace.bytes_per_s > LINK:
         path.run(2)
     assert path.now_ns - begun_ns <= 16 * MS
+
+
+def test_a_queue_says_at_once_that_the_path_is_full():
+    path = Path(Pace())
+    while path.pace.bytes_per_s < LINK:
+        path.run(2)
+    begun_ns = path.now_ns
+    path.run(2, rtt_us=1_700)
+    path.tokens = 0
+    while path.pace.bytes_per_s > LINK:
+        path.run(2, rtt_us=1_700)
+    assert path.now_ns - begun_ns <= 8 * MS
+    path.run(100)
+    assert 0.93 < path.share < 0.95
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5])
+def test_the_push_makes_room_for_what_is_demanded(share):
+    path = Path(Pace())
+    path.run(200)
+    path.demand = share * LINK
+    path.run(200)
+    assert path.share == pytest.approx(min(0.94, 0.97 - share), abs=0.01)
+    path.demand = 0
+    path.run(200)
+    assert path.share == pytest.approx(0.94, abs=0.01)
+
+
+def test_what_is_demanded_meanwhile_belongs_to_what_the_path_takes():
+    path = Path(Pace())
+    path.demand = 0.3 * LINK
+    path.run(300)
+    assert path.share == pytest.approx(0.67, abs=0.02)
+
+
+def test_it_goes_on_even_if_all_is_demanded():
+    path = Path(Pace())
+    path.run(200)
+    path.demand = 2 * LINK
+    path.run(200)
+    assert path.share == pytest.approx(0.1, abs=0.01)
+
+
+def test_it_is_found_once_no_queue_is_left():
+    path = Path(Pace())
+    while path.pace.bytes_per_s < LINK:
+        path.run(2)
+    while path.pace.bytes_per_s > LINK:
+        assert not path.pace.is_found
+        path.run(2, rtt_us=3_000)
+    assert not path.pace.is_found
+    path.run(20)
+    assert path.pace.is_found
 
 
 def test_a_path_that_takes_less_than_the_first_pace_is_measured_too():
@@ -117,20 +182,22 @@ def test_a_queue_all_the_same_has_it_measured_again_but_not_at_once():
 
 def test_trying_for_more_takes_one_window_where_there_is_no_more_and_is_done_less_and_less_often():
     path = Path(Pace())
-    path.run(3_000)
+    path.run(5_000)
     held = path.paces[3]
-    assert path.paces[4:] == [int(held * 1.5), held]
-    path.run(4_000)
-    assert path.paces[4:] == [int(held * 1.5), held] * 2
-    path.run(57_000)
-    assert len(path.paces) == 4 + 2 * (2 + 7)  # after 2 s, after 4 more, and every 8
+    above = path.paces[4]
+    assert above == pytest.approx(1.5 * LINK, rel=0.01)
+    assert path.paces[4:] == [above, held]
+    path.run(8_000)
+    assert path.paces[4:] == [above, held] * 2
+    path.run(51_000)
+    assert len(path.paces) == 4 + 2 * (1 + 7)  # after 4 s, and every 8
 
 
 def test_it_is_measured_again_in_time_since_the_path_may_have_got_faster():
     path = Path(Pace())
     path.run(200)
     path.rate = 3 * LINK
-    path.run(2_500)
+    path.run(4_500)
     assert 0.93 < path.share < 0.95
 
 

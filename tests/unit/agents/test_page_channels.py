@@ -159,13 +159,21 @@ class Obeying:
         self.said.append((message, fields))
 
 
-@pytest.mark.filterwarnings("ignore:unclosed", "ignore::pytest.PytestUnraisableExceptionWarning")  # a helper just ends
-@pytest.mark.parametrize("is_told", [True, False])
-def test_rounds_may_take_longer_than_a_source_may_be_silent(impatient, joined, ram, is_told):
+@pytest.fixture
+def receiver(joined, ram):
+    """A page receiver in a thread: the source's end of its channel, its orders, and the thread."""
     ours, theirs = (ends[Kind.PUSH] for ends in joined)
     orders = Obeying([-1, os.dup(theirs.socket.fileno())], channel_key(KEY, Kind.PUSH))
     helper = threading.Thread(target=page_receiver.receive, args=(orders, {"memory_bytes": ram.memory_bytes}))
     helper.start()
+    yield ours, orders, helper
+    orders.ours.close()
+    orders.theirs.close()
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_rounds_may_take_longer_than_a_source_may_be_silent(impatient, receiver, is_told):
+    ours, orders, helper = receiver
     time.sleep(1.5)
     if is_told:
         orders.ours.send(b"begin")
@@ -174,5 +182,16 @@ def test_rounds_may_take_longer_than_a_source_may_be_silent(impatient, joined, r
     orders.ours.send(b"the end")
     helper.join(5)
     assert orders.said == [("done", {"pages": 0, "received": 0})]
-    orders.ours.close()
-    orders.theirs.close()
+
+
+def test_what_fills_the_path_is_no_page_and_rounds_may_follow(impatient, receiver):
+    ours, orders, helper = receiver
+    sent = ours.fill(1 << 18) + ours.fill(1)
+    assert sent == 2 * FRAME_BYTES + (1 << 18) + 1
+    time.sleep(1.5)
+    assert ours.unacknowledged == 0
+    orders.ours.send(b"begin")
+    ours.send(Frame(Type.END, total=0))
+    orders.ours.send(b"the end")
+    helper.join(5)
+    assert orders.said == [("done", {"pages": 0, "received": 0})]

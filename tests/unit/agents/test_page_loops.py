@@ -57,7 +57,7 @@ class Serving:
         self.ram.words[:] = np.arange(self.ram.words.size, dtype=np.uint64).reshape(self.ram.words.shape)
         self.owed = OwedPages.create(pages=PAGES)
         self.owed.owe(np.array([[0, PAGES]], np.uint64))
-        self.server = PageServer(self.owed, ram_fd=self.ram.fd)
+        self.server = PageServer(self.owed, self.ram)
         self.wire = PageWire.joined(Role.DESTINATION, Kind.DEMAND, key=KEY, pages=PAGES)
         self.result = None
         self.thread = threading.Thread(target=self._serve)
@@ -74,7 +74,9 @@ class Serving:
         self.theirs.sendall(self.wire.send(Frame(Type.WANT, page)))
 
     def page(self):
-        data = self.theirs.recv(FRAME_BYTES + PAGE_BYTES, socket.MSG_WAITALL)
+        data = b""
+        while len(data) < FRAME_BYTES + PAGE_BYTES:
+            data += self.theirs.recv(FRAME_BYTES + PAGE_BYTES - len(data))
         return self.wire.receive(data[:FRAME_BYTES]), data[FRAME_BYTES:]
 
     def end(self):
@@ -100,9 +102,10 @@ def test_each_page_that_is_wanted_is_sent_and_is_not_owed_any_more(serving):
         assert frame == Frame(Type.PAGES, page, 1)
         assert content == serving.ram.view[page * PAGE_BYTES : (page + 1) * PAGE_BYTES]
     assert serving.end() == 4
-    flags, pivot = serving.owed.views()
+    flags, demand = serving.owed.views()
     assert np.flatnonzero(flags == 0).tolist() == [0, 200, PAGES - 1]
-    assert pivot[0] == 201
+    assert demand.tolist() == [201, 4]
+    assert serving.owed.demanded == 4
 
 
 def other(frame, *, key=KEY, kind=Kind.DEMAND, counts=(1, 1), role=Role.DESTINATION):

@@ -93,6 +93,21 @@ def test_the_end_of_the_push_says_how_many_pages_there_were():
     assert ends[D].state is State.ENDED
 
 
+def test_the_path_is_filled_before_the_first_page_only():
+    ends = joined(Kind.PUSH)
+    assert say(ends, S, Frame(Type.FILL, total=1 << 18)) == Frame(Type.FILL, total=1 << 18)
+    say(ends, S, Frame(Type.PAGES, 1, 1))
+    with pytest.raises(PeerError, match="FILL from the source on its push channel while that was pushing"):
+        ends[S].send(Frame(Type.FILL, total=1))
+
+
+@pytest.mark.parametrize("total", [0, (1 << 18) + 1])
+def test_the_path_is_not_filled_with_nothing_nor_with_too_much(total):
+    ends = joined(Kind.PUSH)
+    with pytest.raises(PeerError, match=f"fills the path with {total} bytes"):
+        ends[D].receive(forged(ends[S], Frame(Type.FILL, total=total)))
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "sender", "frame"),
     [
