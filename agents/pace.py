@@ -18,6 +18,7 @@ _SHARE = 0.94  # of what the path takes, for the push
 _SHARE_IN_ALL = 0.97  # with what is demanded
 _LEAST_SHARE = 0.1  # for the push, whatever is demanded
 _MEMORY_NS = 20_000_000  # for how long what is demanded counts
+_FIRST_DEMAND = 0.3  # of what the path takes: assumed until it shows, since a guest wants most when it has least
 _WINDOW_NS = 6_000_000  # to find that a pace is not carried, or two round trips
 _CARRIED = 0.85  # a window in which less than so much of the pace got through: the path is full
 _SAMPLES = 3  # of the delivery rate, on a full path: one may be off by a moment in which the machine stood still
@@ -64,6 +65,12 @@ class Pace:
     def is_found(self) -> bool:
         """Whether it is known what the path takes, and no queue is left of finding out."""
         return self._stage is _Stage.HELD
+
+    def begin(self, now_ns: int) -> None:
+        """From now on somebody may wait: what was found out holds, as if just now."""
+        self._demand, self._demanded_per_s, self._remembered_ns = None, _FIRST_DEMAND * self._full, _MEMORY_NS
+        self._window, self._again_ns = None, now_ns + self._again_after_ns
+        self.bytes_per_s = self._decided()
 
     def look(
         self,

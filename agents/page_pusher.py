@@ -55,6 +55,11 @@ class _Push:
         ):
             self.channel.pace(self.pace.bytes_per_s)
 
+    def begin(self) -> None:
+        """The guest has gone, and may wait for pages."""
+        self.pace.begin(now_ns())
+        self.channel.pace(self.pace.bytes_per_s)
+
     def probe(self) -> None:
         """Find out what the path takes, and leave nothing on it."""
         begun_ns = now_ns()
@@ -75,6 +80,7 @@ def push(orders: Orders, settings: dict[str, Any]) -> None:
     the_push.probe()
     orders.say("paced")
     orders.receive()  # begin
+    the_push.begin()
     pushed = 0
     while (window := owed.take()) is not None:
         the_push.note(channel.send_pages(*window, settings["ram_fd"]))

@@ -152,6 +152,34 @@ def test_it_goes_on_even_if_all_is_demanded():
     assert path.share == pytest.approx(0.1, abs=0.01)
 
 
+def test_who_begins_to_wait_is_given_room_until_it_is_known_what_is_demanded():
+    path = Path(Pace())
+    path.run(200)
+    path.pace.begin(path.now_ns)
+    assert path.share == pytest.approx(0.67, abs=0.01)
+    path.run(100)
+    assert path.share == pytest.approx(0.94, abs=0.01)
+
+
+def test_rounds_that_take_long_do_not_have_more_tried_when_somebody_begins_to_wait():
+    path = Path(Pace())
+    path.run(200)
+    path.now_ns += 60_000 * MS
+    path.pace.begin(path.now_ns)
+    path.run(3_900)
+    assert max(path.paces[4:]) < LINK
+    path.run(200)
+    assert max(path.paces[4:]) > LINK
+
+
+def test_one_that_is_not_found_yet_is_looked_for_further():
+    path = Path(Pace())
+    path.run(4)
+    path.pace.begin(path.now_ns)
+    path.run(200)
+    assert path.share == pytest.approx(0.94, abs=0.01)
+
+
 def test_it_is_found_once_no_queue_is_left():
     path = Path(Pace())
     while path.pace.bytes_per_s < LINK:
