@@ -23,6 +23,7 @@ _WINDOW_NS = 6_000_000  # to find that a pace is not carried, or two round trips
 _CARRIED = 0.85  # a window in which less than so much of the pace got through: the path is full
 _SAMPLES = 3  # of the delivery rate, on a full path: one may be off by a moment in which the machine stood still
 _LOOKS = 8  # among so many looks
+_LUMP_BYTES = 68_000  # that are acknowledged at once
 _DRAINING = 0.5  # of what the path takes, while a queue runs dry
 _DRAINING_MOST_NS = 200_000_000
 _AGAIN_NS, _AGAIN_MOST_NS = (
@@ -81,34 +82,39 @@ class Pace:
         delivery_bytes_per_s: int,
         rtt_us: int,
         min_rtt_us: int,
+        is_starting: bool,
     ) -> bool:
         """Take a look at the connection; true if `bytes_per_s` has changed. To be called every few milliseconds.
 
         Bytes since the connection began, and since then on demand; the kernel's latest sample of the delivery rate (0:
         none yet); round trips as smoothed by the kernel, and the shortest (-1: not known).
+        `is_starting`: what holds the connection back is its own slow start (RFC 5681).
         """
         before = self.bytes_per_s
         queue_us = rtt_us - min_rtt_us if min_rtt_us >= 0 else 0
         is_queued = queue_us > max(_QUEUE_US, min_rtt_us)
+        is_starting = is_starting and not is_queued
         self._weigh(now_ns, demanded_bytes)
-        if self._stage is _Stage.MEASURING:
-            self._measure(now_ns, delivery_bytes_per_s, queue_us)
+        if is_starting and self._stage in {_Stage.GROWING, _Stage.MEASURING}:
+            self._start_again()
+        elif self._stage is _Stage.MEASURING:
+            self._measure(now_ns, acked_bytes, delivery_bytes_per_s, queue_us)
         elif self._stage is _Stage.DRAINING:
             if now_ns >= self._drained_ns:
                 self._stage, self._window = _Stage.HELD, (now_ns, acked_bytes)
+        elif self._stage is _Stage.GROWING and is_queued:
+            self._window = now_ns, acked_bytes
+            self._grow(now_ns, False, queue_us)
         elif self._window is None:
             self._window = now_ns, acked_bytes
         elif now_ns - self._window[0] >= max(_WINDOW_NS, 2000 * min_rtt_us):
             start_ns, before_bytes = self._window
             self._window = now_ns, acked_bytes
-            if self._stage is _Stage.GROWING:
-                rate = (acked_bytes - before_bytes) * 1e9 / (now_ns - start_ns)
-                self._grow(now_ns, rate >= self._tried * _CARRIED, delivery_bytes_per_s, queue_us)
-            else:
+            if self._stage is _Stage.HELD:
                 self._hold(now_ns, is_queued)
-        elif self._stage is _Stage.GROWING and is_queued:
-            self._window = now_ns, acked_bytes
-            self._grow(now_ns, False, delivery_bytes_per_s, queue_us)
+            else:
+                rate = (acked_bytes - before_bytes) * 1e9 / (now_ns - start_ns)
+                self._grow(now_ns, rate >= self._tried * _CARRIED, queue_us)
         self.bytes_per_s = self._decided()
         return self.bytes_per_s != before
 
@@ -131,31 +137,38 @@ class Pace:
         room = max(_SHARE_IN_ALL * self._full - self._demanded_per_s, _LEAST_SHARE * self._full)
         return self._limited(max(_LEAST_BYTES_PER_S, int(min(_SHARE * self._full, room))))
 
-    def _grow(self, now_ns: int, is_carried: bool, delivery_bytes_per_s: int, queue_us: int) -> None:
+    def _grow(self, now_ns: int, is_carried: bool, queue_us: int) -> None:
         if is_carried:
             self._is_known = False
             if self._tried == self._limit:
                 self._settle(now_ns, 0, 0)
             else:
-                self._tried = self._limited(2 * self._tried)
+                self._tried, self._window = self._limited(2 * self._tried), None  # until that shows
         elif self._is_known:  # it carries no more than before
             self._again_after_ns = min(2 * self._again_after_ns, _AGAIN_MOST_NS)
             self._settle(now_ns, self._full, queue_us)
         else:
             self._stage = _Stage.MEASURING
-            self._measure(now_ns, delivery_bytes_per_s, queue_us)
 
-    def _measure(self, now_ns: int, delivery_bytes_per_s: int, queue_us: int) -> None:
+    def _measure(self, now_ns: int, acked_bytes: int, delivery_bytes_per_s: int, queue_us: int) -> None:
+        assert self._window is not None, "it was found full in one"
+        start_ns, before_bytes = self._window
         self._samples.append(delivery_bytes_per_s)
-        # What is delivered faster than it is sent went through in one burst: there is no queue at that moment.
-        rates = [rate for rate in self._samples if 0 < rate < self._tried]
+        # What is delivered as fast as it is sent, or in one burst, met no queue at that moment.
+        rates = [rate for rate in self._samples if 0 < rate < self._tried * _CARRIED]
         if len(rates) >= _SAMPLES:
             self._samples.clear()
             self._again_after_ns = _AGAIN_NS
-            self._settle(now_ns, int(median(rates) + self._demanded_per_s), queue_us)
+            # Where no link but a processor is what is full, samples are of bursts and of pauses.
+            least = (acked_bytes - before_bytes - _LUMP_BYTES) * 1e9 / (now_ns - start_ns)
+            self._settle(now_ns, int(max(median(rates), least) + self._demanded_per_s), queue_us)
         elif len(self._samples) >= _LOOKS:  # the path is not full: the machine stood still
-            self._samples.clear()
-            self._stage, self._window = _Stage.GROWING, None
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """To find out whether what is tried is carried."""
+        self._samples.clear()
+        self._stage, self._window = _Stage.GROWING, None
 
     def _settle(self, now_ns: int, full: int, queue_us: int) -> None:
         """Hold what the path takes, once the queue has gone that there is."""

@@ -16,7 +16,9 @@ from unnoticed.patience import patient
 
 SILENCE_S = patient(10.0)  # pages that do not come for so long are given up, and the guest with them
 _PRIORITY = {Kind.DEMAND: 6, Kind.PUSH: 2}  # SO_PRIORITY: interactive and bulk (include/uapi/linux/pkt_sched.h)
-_UNSENT_BYTES = 128 << 10  # of the push, in the kernel at most: what is under way when its page is demanded goes twice
+# What is in the kernel and not sent yet of the push, at most: if its page is demanded now it goes twice.
+_MOST_UNSENT_BYTES, _LEAST_UNSENT_BYTES = 128 << 10, 4 << 10
+_UNSENT_NS = 4_000_000  # at its pace
 _TCP_NOTSENT_LOWAT = 25
 _SO_MAX_PACING_RATE = 47  # include/uapi/asm-generic/socket.h; an unsigned long
 
@@ -32,8 +34,6 @@ class PageChannel:
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(SILENCE_S), 0))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY[kind])
-        if kind is Kind.PUSH:
-            connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._peer = wire.role.peer.value
 
     @classmethod
@@ -50,7 +50,9 @@ class PageChannel:
         return channel
 
     def pace(self, bytes_per_s: int) -> None:
-        """Send no faster than this."""
+        """Send no faster than this, and have no more wait in the kernel than that needs."""
+        unsent = min(max(bytes_per_s * _UNSENT_NS // 10**9, _LEAST_UNSENT_BYTES), _MOST_UNSENT_BYTES)
+        self.socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent)
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", bytes_per_s))
 
     @property

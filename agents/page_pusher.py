@@ -20,8 +20,8 @@ from unnoticed.clock import now_ns
 from unnoticed.tcpinfo import read_tcp_info
 
 _LOOK_NS = 2_000_000  # how often the connection is looked at
-_FILL_BYTES = 1 << 16  # at once
-_PROBE_NS = 150_000_000  # at most: on a path that takes longer the push finds its pace as it goes on
+_MOST_FILL_BYTES, _LEAST_FILL_BYTES = 1 << 16, 1 << 10  # at once
+_PROBE_NS = 300_000_000  # at most: on a path that takes longer the push finds its pace as it goes on
 _DRAIN_NS = 200_000_000  # at most, until what the path was filled with has gone
 _PAGE_BYTES = FRAME_BYTES + PAGE_BYTES
 
@@ -52,6 +52,7 @@ class _Push:
             delivery_bytes_per_s=info.delivery_bytes_per_s,
             rtt_us=info.rtt_us,
             min_rtt_us=info.min_rtt_us,
+            is_starting=info.is_starting,
         ):
             self.channel.pace(self.pace.bytes_per_s)
 
@@ -64,7 +65,8 @@ class _Push:
         """Find out what the path takes, and leave nothing on it."""
         begun_ns = now_ns()
         while not self.pace.is_found and now_ns() - begun_ns < _PROBE_NS:
-            self.note(self.channel.fill(_FILL_BYTES))
+            length = self.pace.bytes_per_s * _LOOK_NS // 10**9
+            self.note(self.channel.fill(min(max(length, _LEAST_FILL_BYTES), _MOST_FILL_BYTES)))
         begun_ns = now_ns()
         while self.channel.unacknowledged and now_ns() - begun_ns < _DRAIN_NS:
             time.sleep(_LOOK_NS / 1e9)

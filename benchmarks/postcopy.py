@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pages over the network while somebody waits for them: the mechanism of a post-copy, alone.
 
-    .venv/bin/python benchmarks/postcopy.py [--rate 1] [--repeats 5] [--mib 256] [--think-us 1000,0]
+    .venv/bin/python benchmarks/postcopy.py [--rate 1] [--delay-ms 0] [--repeats 5] [--mib 256] [--think-us 1000,0]
 
 A RAM on host a of the `single` fabric, its empty copy on host b, and there a process that touches missing pages in
 random order, each `think-us` after the one before, while all others are pushed. Latencies are that process's own: from
@@ -199,6 +199,7 @@ def main() -> None:
         return touch(*map(int, sys.argv[2:6]))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=float, default=1, help="Gbit/s")
+    parser.add_argument("--delay-ms", type=float, default=0, help="of each link, each way")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--think-us", default="1000,0", help="us, separated by commas")
@@ -214,7 +215,10 @@ def main() -> None:
         f"{'think':>8} {'faults':>7} {'p50':>9} {'p99':>9} {'max':>9} {'handler p50':>12} {'handler p99':>12} "
         f"{'all pages':>10} {'pushed':>7} {'twice':>6} {'equal':>6}"
     )
-    with Fabric(FabricSpec(shape="single", rate_bit_per_s=rate_bit_per_s), run_id=new_id()) as fabric:
+    delay_ns = round(arguments.delay_ms * 1e6)
+    with Fabric(
+        FabricSpec(shape="single", rate_bit_per_s=rate_bit_per_s, delay_ns=delay_ns), run_id=new_id()
+    ) as fabric:
         thinks_us = [int(think_us) for think_us in arguments.think_us.split(",")]
         for think_us in thinks_us:
             took_us = round_trips(fabric, think_us)

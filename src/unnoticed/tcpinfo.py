@@ -39,6 +39,8 @@ class TcpInfo:
     rtt_us: int
     rttvar_us: int
     min_rtt_us: int
+    snd_ssthresh: int
+    snd_cwnd: int
     total_retrans: int
     bytes_acked: int
     segs_out: int
@@ -48,6 +50,11 @@ class TcpInfo:
     dsack_dups: int
     reord_seen: int
     total_rto: int
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it is in slow start (RFC 5681), and held back by that (tcp_is_cwnd_limited of include/net/tcp.h)."""
+        return 2 * self.unacked >= self.snd_cwnd and self.snd_cwnd < self.snd_ssthresh
 
 
 def read_tcp_info(connection: socket.socket) -> TcpInfo:
@@ -79,6 +86,8 @@ def parse_tcp_info(raw: bytes) -> TcpInfo:
         rtt_us=field("=I", 68),
         rttvar_us=field("=I", 72),
         min_rtt_us=-1 if min_rtt_us == _NEVER_MEASURED else min_rtt_us,
+        snd_ssthresh=field("=I", 76),
+        snd_cwnd=field("=I", 80),
         total_retrans=field("=I", 100),
         bytes_acked=field("=Q", 120),
         segs_out=field("=I", 136),

@@ -26,13 +26,17 @@ class Path:
         self.demand, self.demanded = 0, 0.0  # bytes per second on demand, which come first, and what came so far
         self.paces = [pace.bytes_per_s]
 
-    def run(self, milliseconds, *, rtt_us=100):
+    def run(self, milliseconds, *, rtt_us=100, window=None):
+        """`window`: what the connection has under way at most in a look, bytes; it doubles."""
         for _ in range(0, milliseconds, 2):
             self.now_ns += 2 * MS
             self.tokens = min(self.tokens + self.rate * 0.002, BURST + self.rate * 0.002)
             self.tokens -= self.demand * 0.002
             self.demanded += self.demand * 0.002
-            carried = min(self.pace.bytes_per_s * 0.002, self.tokens)
+            paced = self.pace.bytes_per_s * 0.002
+            is_starting = window is not None and paced > window
+            carried = min(paced, self.tokens, window or paced)
+            window = window and 2 * window
             self.tokens -= carried
             self.acked += carried
             acked = int(self.acked + self.ahead) // self.lump * self.lump
@@ -44,6 +48,7 @@ class Path:
                 delivery_bytes_per_s=rate,
                 rtt_us=rtt_us,
                 min_rtt_us=100,
+                is_starting=is_starting,
             ):
                 self.paces.append(self.pace.bytes_per_s)
 
@@ -178,6 +183,27 @@ def test_one_that_is_not_found_yet_is_looked_for_further():
     path.pace.begin(path.now_ns)
     path.run(200)
     assert path.share == pytest.approx(0.94, abs=0.01)
+
+
+def test_a_connection_that_starts_slowly_is_not_taken_for_a_full_path():
+    path = Path(Pace())
+    path.run(200, window=1_000)
+    assert 0.93 < path.share < 0.95
+
+
+def test_a_queue_counts_for_a_connection_that_starts_slowly_too():
+    path = Path(Pace(), rate=LINK // 8)
+    path.run(6, window=20_000)
+    path.run(400, rtt_us=9_000, window=160_000)
+    assert 0.93 < path.share < 0.95
+
+
+def test_a_moment_of_delay_in_a_slow_start_is_not_taken_for_a_queue():
+    path = Path(Pace())
+    path.run(2, window=1_000)
+    path.run(2, rtt_us=1_700, window=2_000)
+    path.run(200, window=4_000)
+    assert 0.93 < path.share < 0.95
 
 
 def test_it_is_found_once_no_queue_is_left():
