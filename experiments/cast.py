@@ -114,7 +114,7 @@ class Cast:
             hold_time_ns=migration.hold_time_ns,
             zero_window=migration.zero_window and (gap or migration.gap) == "hold",
         )
-        report = self.watch.wait_reply(self._agents[source], "migrated", _MIGRATION_S)
+        report = self.watch.wait_reply(self._agents[source], "migrated", self._trial.settings.foreseen_s + _MIGRATION_S)
         if report["outcome"] == "lost":
             arrival = self.watch.wait_reply(self._agents[destination], "arrival", _START_S)
             if arrival["arrival"] == "resumed":
