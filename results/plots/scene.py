@@ -48,6 +48,12 @@ class Scene:
         return max([self.resumed_ns, *(end for start, end in self.felt.values() if start <= self.resumed_ns)])
 
     @cached_property
+    def completed_ns(self) -> float:
+        """When the guest had all of its pages: with its resume, unless they follow it."""
+        catch_up_ns = self.tables.trials["catch_up_ns"].iloc[0]
+        return self.resumed_ns + (0.0 if pd.isna(catch_up_ns) else float(catch_up_ns))
+
+    @cached_property
     def felt(self) -> dict[str, tuple[float, float]]:
         """Start and end of what each client perceived, in ns, as far as it is known."""
         outages = self.tables.outages

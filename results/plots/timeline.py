@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,13 +62,19 @@ def draw(tables: Tables, *, name: str = "timeline") -> str:
 
 
 def _draw(scene: Scene) -> Figure:
-    strips = [client for client in scene.clients if len(scene.requests_of(client))]
+    strips: list[tuple[str, Callable[[Axes, Window], None]]] = [
+        (f"{shorten(client, 8)}: answers after", functools.partial(_latency, scene, client))
+        for client in scene.clients
+        if len(scene.requests_of(client))
+    ]
+    if len(scene.tables.faults):
+        strips.insert(0, ("guest: pages after", functools.partial(_waits, scene)))
     strips_top = _TOP + _THROUGHPUT + 0.35
     enlarged_top = strips_top + _STRIP_STEP * len(strips) + 0.95
     enlarged_height = cutover.ROW * cutover.rows_of(scene)
     drawing = figure(enlarged_top + enlarged_height + 0.35)
     start = scene.seconds(min(scene.start_ns, scene.paused_ns))
-    end = scene.seconds(scene.felt_until_ns)
+    end = scene.seconds(max(scene.felt_until_ns, scene.completed_ns))
     span = max(end - start, 1.0)
     window = (start - 0.12 * span, end + 0.16 * span)
 
@@ -77,11 +85,11 @@ def _draw(scene: Scene) -> Figure:
         _aside(drawing, "▨ this machine itself stalled", left=_LEFT + 3.6, top=0.16)
     panels = [panel(drawing, left=_LEFT, top=_TOP, width=_INNER, height=_THROUGHPUT)]
     _throughput(panels[0], scene, window)
-    for place, client in enumerate(strips):
+    for place, (title, draw_strip) in enumerate(strips):
         top = strips_top + _STRIP_STEP * place
-        _aside(drawing, f"{shorten(client, 8)}: answers after", left=0.0, top=top + 0.16, colour=INK)
+        _aside(drawing, title, left=0.0, top=top + 0.16, colour=INK)
         panels.append(panel(drawing, left=_LEFT, top=top, width=_INNER, height=_STRIP))
-        _latency(panels[-1], scene, client, window)
+        draw_strip(panels[-1], window)
     for axes in panels:
         _shade(axes, scene)
         axes.set_xlim(*window)
@@ -101,10 +109,12 @@ def _aside(drawing: Figure, text: str, *, left: float, top: float, colour: str =
 
 
 def _shade(axes: Axes, scene: Scene) -> None:
-    """Every other round, and what is enlarged below."""
+    """Every other round, the time in which pages follow the guest, and what is enlarged below."""
     for low, high, number in _rounds(scene):
         if number % 2 == 0:
             axes.axvspan(low, high, color=SHADE, lw=0, zorder=0)
+    if scene.completed_ns > scene.resumed_ns:
+        axes.axvspan(scene.seconds(scene.resumed_ns), scene.seconds(scene.completed_ns), color=SHADE, lw=0, zorder=0)
     margin = cutover.MARGIN_NS / 1e9
     axes.axvspan(-margin, scene.seconds(scene.felt_until_ns) + margin, color=VERMILION, alpha=0.10, lw=0)
     axes.axvline(0, color=VERMILION, lw=1.0)
@@ -124,6 +134,9 @@ def _name_rounds(axes: Axes, scene: Scene, window: Window) -> None:
         inches = (high - low) / (window[1] - window[0]) * _INNER
         if inches > 0.14:
             above(axes, (low + high) / 2, f"round {number}" if inches > 0.6 else str(number), rise=3)
+    low, high = scene.seconds(scene.resumed_ns), scene.seconds(scene.completed_ns)
+    if high > low:
+        above(axes, max((low + high) / 2, low + _LETTER / _INNER * (window[1] - window[0]) * 9), "pages follow", rise=3)
 
 
 def _mark_links(panels: list[Axes], scene: Scene, window: Window) -> None:
@@ -185,7 +198,33 @@ def _round_down(value: float) -> float:
     return max(factor * power for factor in (1, 2, 5) if factor * power <= value)
 
 
-def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
+def _waits(scene: Scene, axes: Axes, window: Window) -> None:
+    """How long the guest waited for pages: range and median within each bin, on a log scale."""
+    faults = scene.tables.faults
+    at = (floats(faults["start_ns"]) - scene.paused_ns) / 1e9
+    wait_ms = np.maximum(floats(faults["latency_ns"]) / 1e6, 1e-3)
+    worst_ms = float(wait_ms.max())
+    low, high = 0.01, max(1.0, 2 * worst_ms)
+    centres, least, middle, most = _by_bin(at, wait_ms, window)
+    uprights(axes, centres, least, most, color=BLUE, lw=1.6, alpha=0.55)
+    axes.plot(centres, middle, ".", color=BLUE, ms=2)
+    beside(axes, (window[1], (low * high) ** 0.5), f"worst here\n{format_ns(worst_ms * 1e6)}", color=INK)
+    _log_scale(axes, low, high)
+
+
+def _log_scale(axes: Axes, low: float, high: float) -> None:
+    """Milliseconds, with the first and the last power of ten above 0.1 named."""
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    powers = [10.0**power for power in range(-1, 6) if low < 10.0**power <= high]
+    shown = powers if len(powers) <= 2 else [powers[0], powers[-1]]
+    axes.set_yticks(shown, [tick_ms(power) for power in shown])
+    axes.set_yticks([], minor=True)
+    for power in shown:
+        axes.axhline(power, color=RULE, lw=0.6, zorder=0)
+
+
+def _latency(scene: Scene, client: str, axes: Axes, window: Window) -> None:
     """One client's answer times: range and median within each bin, on a log scale; those never answered on top."""
     requests = scene.requests_of(client)
     at = (floats(requests["intended_ns"]) - scene.paused_ns) / 1e9
@@ -196,7 +235,6 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
     answered = ~np.isnan(latency_ms)
     low, high = 0.1, 20.0
     summary, colour = "", INK
-    axes.set_yscale("log")
     if answered.any():
         worst = int(np.nanargmax(latency_ms))
         high = max(high, 2 * float(latency_ms[worst]))
@@ -209,13 +247,7 @@ def _latency(axes: Axes, scene: Scene, client: str, window: Window) -> None:
         summary, colour = f"{unanswered} never\nanswered", VERMILION
         axes.plot(never, np.full(len(never), high / 1.3), "x", color=VERMILION, ms=3, mew=0.8)
     beside(axes, (window[1], (low * high) ** 0.5), summary, color=colour)
-    axes.set_ylim(low, high)
-    powers = [10.0**power for power in range(0, 6) if 10.0**power <= high]
-    shown = powers if len(powers) <= 2 else [powers[0], powers[-1]]
-    axes.set_yticks(shown, [tick_ms(power) for power in shown])
-    axes.set_yticks([], minor=True)
-    for power in shown:
-        axes.axhline(power, color=RULE, lw=0.6, zorder=0)
+    _log_scale(axes, low, high)
 
 
 def _by_bin(at: Floats, values: Floats, window: Window) -> tuple[Floats, Floats, Floats, Floats]:

@@ -186,6 +186,20 @@ def test_links_that_changed_are_named_where_there_is_room_and_left_out_where_not
     assert [text for text in _texts(drawn) if text.endswith(" cut")] == ["s1-s2 cut", "s1-s3 cut"]
 
 
+def test_pages_that_follow_the_guest_are_in_the_picture_to_the_last(tables):
+    trial = tables.of_trial("00-002")
+    named = {"pages follow", "guest: pages after"}
+    assert not named & set(_texts(timeline.draw(trial)))
+    trials = trial.trials.assign(catch_up_ns=9_000_000_000)
+    resumed_ns = int(trials["resumed_ns"].iloc[0])
+    waits = [{"start_ns": resumed_ns + 1000 * number, "latency_ns": 70_000 + number} for number in range(3)]
+    faults = pd.DataFrame([{"trial_id": "00-002", "migration": 0, **wait} for wait in waits])
+    texts = _texts(timeline.draw(replace(trial, trials=trials, faults=faults)))
+    assert named <= set(texts)
+    assert any("70.0 µs" in text for text in texts)
+    assert "8" in texts  # seconds after the pause
+
+
 def test_requests_that_were_never_answered_are_counted(tables):
     trial = tables.of_trial("00-002")
     requests = trial.requests.copy()
