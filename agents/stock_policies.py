@@ -112,6 +112,11 @@ class DowntimeLimit(Policy):
     max_throttle_ppm: int = parameter(990_000, at_least=0, at_most=990_000)
     max_rounds: int = parameter(100, at_least=1, at_most=_MOST_ROUNDS)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.throttle_initial_ppm > self.max_throttle_ppm:
+            raise ValueError("throttle_initial is more than max_throttle")
+
     def decide(self, rounds: Sequence[Round], outlook: Outlook) -> Decision:  # noqa: ARG002 (a Policy)
         last, throttle_ppm = rounds[-1], self._throttle_ppm(rounds)
         rate = next((entry.bit_per_s for entry in reversed(rounds) if entry.bit_per_s), 0.0)

@@ -350,6 +350,41 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
                     yield number, Conflict(paths=(path, ("migration", "policy")), sentence=sentence)
 
 
+# Keys of [migration] that take effect only with some values of another one; that one's default; what to do.
+_IDLE_WITHOUT: tuple[tuple[str, str, str, frozenset[str], str], ...] = (
+    ("hold_limit", "gap", "drop", frozenset({"hold"}), 'means nothing where no frame is held; set gap = "hold".'),
+    ("hold_time", "gap", "drop", frozenset({"hold"}), 'means nothing where no frame is held; set gap = "hold".'),
+    (
+        *("tracking", "mode", "pre-copy", frozenset({"pre-copy", "hybrid"})),
+        "means nothing without rounds, between which pages are tracked; remove it.",
+    ),
+    (
+        *("codec", "mode", "pre-copy", frozenset({"pre-copy", "hybrid", "stop-and-copy"})),
+        "means nothing in a post-copy, whose pages follow the guest as they are; remove it.",
+    ),
+)
+
+
+def idle_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
+    """Keys that could never take effect, as (number of the case or None, conflict).
+
+    What is only inherited is no mistake: a case may change the mode and leave the plan's codec standing.
+    """
+    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _table(base, "migration"))]
+    tables += [(number, _table(case, "migration")) for number, case in enumerate(cases)]
+    inherited = tables[0][1]
+    for number, table in tables:
+        for key, other, default, effective, sentence in _IDLE_WITHOUT:
+            if key not in table or _listed([table[key]]) == ["none"]:
+                continue
+            values = [table.get(other, inherited.get(other, default))]
+            if number is None:
+                values += [case[other] for _, case in tables if other in case]
+            if not effective & set(_listed(values)):
+                paths: tuple[Keys, ...] = (("migration", key), ("migration", other))
+                yield number, Conflict(paths=paths, sentence=sentence)
+
+
 def _table(document: Document, section: str) -> dict[str, Any]:
     table = document.get(section, {})
     return table if isinstance(table, dict) else {}

@@ -255,8 +255,8 @@ class Draft:
     def _check_grid(self, broken: set[tuple[int | None, Keys]]) -> None:
         """Check the values against one another, but for those that are wrong alone."""
         overrides = [case.overrides for case in self.cases]
-        levels = (checks.policy_conflicts(self.body, overrides), checks.trace_conflicts(self.body, overrides))
-        for number, conflict in itertools.chain(*levels):
+        levels = (checks.policy_conflicts, checks.trace_conflicts, checks.idle_conflicts)
+        for number, conflict in itertools.chain.from_iterable(level(self.body, overrides) for level in levels):
             path = conflict.paths[0]
             self.add(Problem(path=path if number is None else ("case", number, *path), sentence=conflict.sentence))
         repeats = self.document.get("repeats", 1)

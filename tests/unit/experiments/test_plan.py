@@ -228,6 +228,29 @@ def test_a_plan_with_five_mistakes_shows_all_five_with_line_and_field(write):
             ('15: migration.policy: post-copy has no rounds and so no policy; remove this, or set mode = "pre-copy".'),
         ),
         (
+            'policy = "tcp-timeout"',
+            'policy = "downtime-limit"\nthrottle_initial = "60 %"\nmax_throttle = "50 %"',
+            (
+                '14: migration.policy: "downtime-limit" does not take its parameters: '
+                "throttle_initial is more than max_throttle."
+            ),
+        ),
+        (
+            "[migration]",
+            '[migration]\nhold_limit = "1 MiB"',
+            '14: migration.hold_limit: means nothing where no frame is held; set gap = "hold".',
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'mode = "stop-and-copy"\ntracking = "comparison"',
+            "15: migration.tracking: means nothing without rounds, between which pages are tracked; remove it.",
+        ),
+        (
+            'policy = "tcp-timeout"',
+            'mode = "post-copy"\ncodec = ["zstd", "none"]',
+            "15: migration.codec: means nothing in a post-copy, whose pages follow the guest as they are; remove it.",
+        ),
+        (
             "[migration]",
             '[migration]\nverify = true\nmode = "hybrid"',
             (
@@ -455,6 +478,18 @@ def test_frames_are_not_held_for_a_guest_that_nobody_announces(trial_of):
     with pytest.raises(PlanError) as error:
         trial_of("migration.gap=hold")  # one case of the plan does not announce
     assert '"hold" has the switches bring the frames to where they are held' in str(error.value)
+
+
+def test_what_takes_effect_in_a_case_alone_may_stand_in_the_plan(write):
+    text = GOOD.replace("[migration]", '[migration]\nhold_time = "1 s"\ncodec = "zstd"\nannounce_at = "0 ms"')
+    with pytest.raises(PlanError, match=r"migration\.hold_time: means nothing where no frame is held"):
+        load_plan(write(text))
+    case = '[[case]]\nname = "held"\nmigration = { gap = "hold", announce = "garp" }\n'
+    load_plan(write(text + case))
+    later = '[[case]]\nname = "later"\nmigration.mode = "post-copy"\n'
+    load_plan(write(text + case + later))
+    with pytest.raises(PlanError, match=r"migration\.codec: means nothing in a post-copy"):
+        load_plan(write(text + case + later + 'migration.codec = "xor"\n'))
 
 
 def test_only_what_is_held_is_acknowledged(trial_of):
