@@ -20,6 +20,7 @@ from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.channel import PORT
 from unnoticed.agents.destination import Destination
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
+from unnoticed.agents.helper import ANSWERS, LATER_PAGES, Nursery
 from unnoticed.agents.holding import Holding
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel import descriptors
@@ -159,10 +160,12 @@ def main() -> None:
     settings = json.loads(sys.argv[1])
     if settings.get("connections", 0) >= batches.MANY:
         batches.make_ready()
-    if settings.get("pages_later"):
-        from unnoticed.agents.kernel import page_loops
-
-        page_loops.make_ready()  # for the helpers to come: what is compiled once is kept
+    hold = settings.get("hold")
+    zero_window = hold is not None and hold.get("zero_window", False)
+    nursery = Nursery()
+    modules = (LATER_PAGES if settings.get("pages_later") else ()) + (ANSWERS if zero_window else ())
+    if modules:
+        nursery.begin(modules)
     descriptors.reserve(SLOTS)  # a cutover duplicates every connection's descriptor
     guest = GuestSettings(**settings["guest"])
     namespace = NetworkNamespace(settings["guest_pid"])
@@ -172,13 +175,12 @@ def main() -> None:
         announcer = Announcer(guest.interface)
         handshakes = HandshakeMonitor()
     events = EventLog(Path(settings["events"]), who=f"agent-{settings['place']}")
-    hold = settings.get("hold")
     holding = None
     if hold is not None:
         mac = bytes.fromhex(hold["mac"].replace(":", ""))
         port, ends = settings["gate"], (namespace, guest.interface)
-        zero_window = hold.get("zero_window", False)
-        holding = Holding(port=port, guest=ends, uplinks=hold["uplinks"], mac=mac, zero_window=zero_window)
+        answering = nursery if zero_window else None
+        holding = Holding(port=port, guest=ends, uplinks=hold["uplinks"], mac=mac, nursery=answering)
     listener = socket.create_server((settings["address"], PORT))
     host = Host(
         place=settings["place"],
@@ -191,6 +193,7 @@ def main() -> None:
         announcer=announcer,
         handshakes=handshakes,
         holding=holding,
+        nursery=nursery,
         announcements={name: Announcement.unpacked(each) for name, each in settings["announcements"].items()},
     )
     try:

@@ -12,7 +12,7 @@ import select
 import socket
 from typing import Any
 
-from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.helper import Duty, Orders
 from unnoticed.agents.kernel.tcp_repair import Position
 from unnoticed.agents.zero_window import ZeroWindow
 
@@ -48,5 +48,4 @@ def _answer(window: ZeroWindow, orders_fd: int, copies_fd: int, injector: socket
             injector.send(frame)
 
 
-if __name__ == "__main__":
-    help_out(answer, urgent=True)
+DUTY = Duty(answer, is_urgent=True)

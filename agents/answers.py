@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unnoticed.agents.helper import Helper
+from unnoticed.agents.helper import Helper, Nursery
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.packet_socket import Injector
 
@@ -12,13 +12,13 @@ from unnoticed.agents.kernel.packet_socket import Injector
 class Answers:
     """Of one guest, on one host."""
 
-    def __init__(self, guest: tuple[NetworkNamespace, str], *, copies_fd: int) -> None:
+    def __init__(self, nursery: Nursery, guest: tuple[NetworkNamespace, str], *, copies_fd: int) -> None:
         """`guest` is the guest's end of its link; `copies_fd` is where copies of frames are read. Raises OSError."""
         namespace, interface = guest
         with namespace.entered():
             self._injector = Injector(interface)
-        self._helper = Helper("answerer", fds={"copies_fd": copies_fd, "injector_fd": self._injector.fileno()})
-        self._helper.expect("ready")
+        fds = {"copies_fd": copies_fd, "injector_fd": self._injector.fileno()}
+        self._helper = Helper(nursery, "answerer", fds=fds)
         self._is_on = False
 
     def begin(self, positions: bytes, *, limit_bytes: int) -> None:

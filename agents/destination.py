@@ -107,7 +107,7 @@ class Destination:
         if hello.memory_bytes < SMALLEST_BYTES:
             raise PeerError(f"The source has a guest of {hello.memory_bytes} bytes: too small to be one.")
         if hello.copying is not wire.Copying.BEFORE:
-            self._pages = PageArrival(memory_bytes=hello.memory_bytes)  # its processes start beside the guest's
+            self._pages = PageArrival(self._host.nursery, memory_bytes=hello.memory_bytes)
         try:
             self._guest = self._host.new_guest(memory_bytes=hello.memory_bytes, copying=hello.copying)
             self._unpacker = Unpacker(self._guest.ram)

@@ -1,54 +1,121 @@
 """Helpers of an agent: processes of their own for what must not wait for the agent, nor the agent for it.
 
-A helper is a module that is started with its settings as one JSON argument and told, over a socket, what to do. It says
-"ready" when it stands, and "done" or "failed" once. It dies with its agent.
+A helper is a module with a `DUTY`, that is told, over a socket, what to do. It says "done" or "failed" once. It is
+forked by a process that has loaded the module before, the nursery: to load it takes a second of processor time, which
+would be taken from a guest that is about to move, and from its clients. It dies with its agent.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import gc
+import importlib
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from unnoticed.agents.kernel import libc
 from unnoticed.errors import MigrationError, UnnoticedError
 from unnoticed.patience import patient
 
-_START_S = patient(120.0)  # a helper may have to compile what it needs, once on a machine
+LATER_PAGES = ("page_server", "page_pusher", "pager", "page_receiver")  # the helpers of a post-copy
+ANSWERS = ("answerer",)  # and of clients that are answered while frames are held
+
+_LOAD_S = patient(120.0)  # it may have to compile what helpers need, once on a machine
+_ANSWER_S = patient(30.0)  # on a machine under load
 _PRIORITY = 30  # above all ordinary processes and below probers and relays, which measure or carry
-_NICE_AT_START = 5  # loading modules takes a second of processor time, beside clients that are measured
 _MESSAGE_BYTES = 1 << 16
 _MOST_FDS = 4
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What a helper does: its orders and settings are what it is called with.
+
+    `is_urgent`: it comes before ordinary processes. `make_ready`: what takes time and can be done before.
+    """
+
+    work: Callable[[Orders, dict[str, Any]], None]
+    is_urgent: bool
+    make_ready: Callable[[], None] | None = None
+
+
+class Nursery:
+    """The agent's handle on the process that becomes helpers. It begins with the first of them, or before."""
+
+    def __init__(self) -> None:
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, modules: Sequence[str]) -> None:
+        """Load these helpers' modules. Raises MigrationError."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(_LOAD_S)
+        settings = {"control_fd": theirs.fileno(), "modules": list(modules)}
+        argv = [sys.executable, "-m", "unnoticed.agents.nursery", json.dumps(settings)]
+        with theirs:
+            self._process = subprocess.Popen(
+                argv, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+        self._receive()
+        self._control.settimeout(_ANSWER_S)
+
+    def fork(self, module: str, *, fds: Mapping[str, int], **settings: Any) -> tuple[socket.socket, int]:
+        """A new helper: the socket to talk to it, and its pidfd. `fds` are handed over under their names.
+
+        Raises MigrationError.
+        """
+        if self._control is None:
+            self.begin([module])
+        assert self._control is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            order = {"module": module, "names": list(fds), "settings": settings}
+            try:
+                socket.send_fds(self._control, [json.dumps(order).encode()], [theirs.fileno(), *fds.values()])
+                pidfd = self._receive()
+            except OSError as error:
+                ours.close()
+                raise MigrationError(f"The process that becomes helpers is gone: {error}.") from error
+            except BaseException:
+                ours.close()
+                raise
+        return ours, pidfd
+
+    def _receive(self) -> int:
+        """What it has sent: the descriptor that came with it, or -1. Raises MigrationError."""
+        assert self._control is not None
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, 1, 1)
+        except OSError as error:
+            raise MigrationError(f"The process that becomes helpers does not answer: {error}.") from error
+        if not data:
+            raise MigrationError("The process that becomes helpers ended; its stderr says why.")
+        return fds[0] if fds else -1
+
+    def close(self) -> None:
+        """End it, and the helpers with it."""
+        if self._process is not None and self._control is not None:
+            self._process.kill()
+            self._process.wait()
+            self._control.close()
+            self._process = self._control = None
 
 
 class Helper:
     """The agent's handle on a helper."""
 
-    def __init__(self, module: str, *, fds: Mapping[str, int], **settings: Any) -> None:
-        """Start it. `fds` are handed over under their names."""
+    def __init__(self, nursery: Nursery, module: str, *, fds: Mapping[str, int], **settings: Any) -> None:
+        """Start it. `fds` are handed over under their names. Raises MigrationError."""
         self.name = module
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_START_S)
-        arguments = {"control_fd": theirs.fileno(), **fds, **settings}
-        try:
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", f"unnoticed.agents.{module}", json.dumps(arguments)],
-                    pass_fds=(theirs.fileno(), *fds.values()),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE_AT_START)
-        except BaseException:
-            self._control.close()
-            raise
+        self._control, self._pidfd = nursery.fork(module, fds=fds, **settings)
+        self._control.settimeout(_ANSWER_S)
 
     def fileno(self) -> int:
         """Readable when it has said something, or has ended."""
@@ -76,8 +143,10 @@ class Helper:
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        select.select([self._pidfd], [], [])
+        os.close(self._pidfd)
         self._control.close()
 
 
@@ -107,29 +176,23 @@ class Orders:
         self._control.send(json.dumps({"message": message, **fields}).encode())
 
 
-def help_out(
-    work: Callable[[Orders, dict[str, Any]], None], *, urgent: bool, make_ready: Callable[[], None] | None = None
-) -> None:
-    """The main function of a helper: `work`, and what goes wrong in it is said.
-
-    `urgent`: before ordinary processes. `make_ready` is what takes time and can be done before.
-    """
-    settings = json.loads(sys.argv[1])
-    libc.die_with_parent()
-    orders = Orders(settings["control_fd"])
-    if make_ready is not None:
-        make_ready()
-    gc.freeze()
-    gc.disable()
-    with contextlib.suppress(OSError):  # without the right it is only later
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-        if urgent:
+def help_out(duty: Duty, control_fd: int, settings: dict[str, Any]) -> None:
+    """Be a helper from here on: do its duty, and say what goes wrong in it. Returns when that is over."""
+    orders = Orders(control_fd)
+    if duty.is_urgent:
+        with contextlib.suppress(OSError):  # without the right it is only later
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     try:
-        orders.say("ready")
-        work(orders, settings)
+        duty.work(orders, settings)
     except (UnnoticedError, OSError) as error:
         with contextlib.suppress(OSError):
             orders.say("failed", reason=str(error))
     except EOFError:
-        os._exit(0)
+        pass  # the agent is gone
+
+
+def duty_of(module: str) -> Duty:
+    """The duty of a helper, by the name of its module."""
+    duty = importlib.import_module(f"unnoticed.agents.{module}").DUTY
+    assert isinstance(duty, Duty)
+    return duty

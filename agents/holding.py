@@ -25,6 +25,7 @@ from unnoticed.agents import wire
 from unnoticed.agents.answers import Answers
 from unnoticed.agents.channel import Channel
 from unnoticed.agents.diversion import Diversion, FromGuest, ToGuest
+from unnoticed.agents.helper import Nursery
 from unnoticed.agents.kernel.bridge_fdb import PinnedAddress
 from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.kernel.no_route import NoRoute
@@ -52,12 +53,12 @@ class Holding:
         guest: tuple[NetworkNamespace, str],
         uplinks: list[str],
         mac: bytes,
-        zero_window: bool = False,
+        nursery: Nursery | None = None,
     ) -> None:
         """In the host's network namespace: `port` leads to the guest, `uplinks` to the rest. Raises MachineError.
 
-        `guest` is the guest's end of the link: its namespace, and its interface there. `zero_window`: whether clients
-        can be answered meanwhile.
+        `guest` is the guest's end of the link: its namespace, and its interface there. `nursery`: where who
+        answers clients meanwhile comes from; None: nobody does.
         """
         self._mac = mac
         self._answers: Answers | None = None
@@ -72,8 +73,8 @@ class Holding:
                 f"Frames cannot be held on this machine: {error}. It takes sch_tbf, sch_ingress, cls_bpf and tun; "
                 'without them use gap = "drop".'
             ) from error
-        if zero_window:
-            self._answers = Answers(guest, copies_fd=self._diversion.fileno())
+        if nursery is not None:
+            self._answers = Answers(nursery, guest, copies_fd=self._diversion.fileno())
             with guest[0].entered():
                 self._no_route = NoRoute()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from unnoticed.agents.announce import Announcement, Announcer
 from unnoticed.agents.guest_process import GuestProcess, GuestSettings
+from unnoticed.agents.helper import Nursery
 from unnoticed.agents.holding import Holding
 from unnoticed.agents.kernel.bridge_port import BridgePort
 from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -33,6 +34,7 @@ class Host:
     announcer: Announcer
     handshakes: HandshakeMonitor
     announcements: Mapping[str, Announcement]
+    nursery: Nursery
     guest: GuestProcess | None = field(default=None)
     holding: Holding | None = field(default=None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.helper import Duty, Orders
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.pace import Pace
@@ -92,5 +92,4 @@ def push(orders: Orders, settings: dict[str, Any]) -> None:
     orders.receive()  # the end: closing now could destroy what is under way
 
 
-if __name__ == "__main__":
-    help_out(push, urgent=False)
+DUTY = Duty(push, is_urgent=False)

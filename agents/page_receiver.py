@@ -13,7 +13,7 @@ import select
 from collections.abc import Sequence
 from typing import Any
 
-from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.helper import Duty, Orders
 from unnoticed.agents.kernel import userfaultfd
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
 from unnoticed.agents.owed import runs_in
@@ -75,5 +75,4 @@ def _is_told(orders: Orders, ready: Sequence[int]) -> bool:
     return True
 
 
-if __name__ == "__main__":
-    help_out(receive, urgent=False)
+DUTY = Duty(receive, is_urgent=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.helper import Duty, Orders
 from unnoticed.agents.kernel import page_loops
 from unnoticed.agents.kernel.page_loops import Keyring, Reason
 from unnoticed.agents.owed import OwedPages
@@ -51,5 +51,4 @@ def serve(orders: Orders, settings: dict[str, Any]) -> None:
     orders.say("done", pages=server.serve(channel.socket.fileno(), channel.wire))
 
 
-if __name__ == "__main__":
-    help_out(serve, urgent=True, make_ready=page_loops.make_ready)
+DUTY = Duty(serve, is_urgent=True, make_ready=page_loops.make_ready)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unnoticed.agents.helper import Orders, help_out
+from unnoticed.agents.helper import Duty, Orders
 from unnoticed.agents.kernel import page_loops
 from unnoticed.agents.kernel.page_loops import Keyring, Reason, Waiting
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
@@ -93,5 +93,4 @@ def serve(orders: Orders, settings: dict[str, Any]) -> None:
     orders.receive()
 
 
-if __name__ == "__main__":
-    help_out(serve, urgent=True, make_ready=page_loops.make_ready)
+DUTY = Duty(serve, is_urgent=True, make_ready=page_loops.make_ready)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unnoticed.agents import faults
-from unnoticed.agents.helper import Helper
+from unnoticed.agents.helper import Helper, Nursery
 from unnoticed.agents.kernel import userfaultfd
 from unnoticed.agents.kernel.idle_latency import Awake
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES
@@ -57,7 +57,7 @@ class Arrived:
 class PageArrival:
     """Receives the pages of one guest's RAM."""
 
-    def __init__(self, *, memory_bytes: int) -> None:
+    def __init__(self, nursery: Nursery, *, memory_bytes: int) -> None:
         """Start the helpers, for a RAM of this size."""
         self._memory_bytes = memory_bytes
         self._log_fd = faults.create_log()
@@ -69,7 +69,7 @@ class PageArrival:
         try:
             for kind, module in _HELPERS.items():
                 fds = {"faults_fd": self._log_fd}
-                self._helpers[kind] = Helper(module, fds=fds, memory_bytes=memory_bytes)
+                self._helpers[kind] = Helper(nursery, module, fds=fds, memory_bytes=memory_bytes)
         except BaseException:
             self.close()
             raise
@@ -88,7 +88,6 @@ class PageArrival:
         self._fault_fd, self._address = fault_fd, address
         for kind, channel in self._channels.items():
             helper = self._helpers[kind]
-            helper.expect("ready")
             fds = [fault_fd, channel.socket.fileno()]
             helper.tell("serve", fds=fds, key=channel_key(session_key, kind).hex(), address=address)
             channel.send(Frame(Type.JOINED))

@@ -9,7 +9,7 @@ import numpy as np
 
 from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
-from unnoticed.agents.helper import Helper
+from unnoticed.agents.helper import Helper, Nursery
 from unnoticed.agents.kernel.idle_latency import Awake
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
 from unnoticed.agents.owed import OwedPages
@@ -32,7 +32,7 @@ class PageService:
     The RAM's head (superblock and slots) is never owed: the destination needs it before the guest resumes.
     """
 
-    def __init__(self, ram: Ram, *, rate_bytes_per_s: int = 0) -> None:
+    def __init__(self, nursery: Nursery, ram: Ram, *, rate_bytes_per_s: int = 0) -> None:
         """Start the helpers. `rate_bytes_per_s`: push no faster; 0: as fast as the path takes."""
         self._rate = rate_bytes_per_s
         self._ram = ram
@@ -47,7 +47,7 @@ class PageService:
         fds = {"owed_fd": self._owed.fd, "ram_fd": ram.fd}
         try:
             for kind, module in _HELPERS.items():
-                self._helpers[kind] = Helper(module, fds=fds, memory_bytes=ram.memory_bytes)
+                self._helpers[kind] = Helper(nursery, module, fds=fds, memory_bytes=ram.memory_bytes)
         except BaseException:
             self.close()
             raise
@@ -75,7 +75,6 @@ class PageService:
             if channel.receive() is None:
                 raise PeerError(f"The destination did not take the {kind.value} channel.")
             helper = self._helpers[kind]
-            helper.expect("ready")
             key = channel_key(session_key, kind).hex()
             helper.tell("serve", fds=[channel.socket.fileno()], key=key, rate_bytes_per_s=self._rate)
         self._helpers[Kind.PUSH].expect("paced")

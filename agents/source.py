@@ -181,7 +181,7 @@ class Source:
         channel.expect(wire.Welcome)
         channel.send(wire.Proof())
         if self._copying is not wire.Copying.BEFORE:
-            self._service = PageService(ram, rate_bytes_per_s=settings.rate_bytes_per_s)
+            self._service = PageService(self._host.nursery, ram, rate_bytes_per_s=settings.rate_bytes_per_s)
             self._service.join((settings.destination, PORT), session_key=channel.wire.session_key)
         if self._policy is not None:
             self._connection_ns = connection_cost_ns()

@@ -27,6 +27,7 @@ import numpy as np
 
 from unnoticed.agents import wire
 from unnoticed.agents.channel import Channel
+from unnoticed.agents.helper import LATER_PAGES, Nursery
 from unnoticed.agents.kernel import userfaultfd
 from unnoticed.agents.page_wire import FRAME_BYTES
 from unnoticed.agents.postcopy_destination import PageArrival
@@ -74,7 +75,9 @@ def source(address: str, memory_bytes: int) -> None:
     channel.send(wire.Hello(nonce=channel.wire.nonce, memory_bytes=memory_bytes))
     channel.expect(wire.Welcome)
     channel.send(wire.Proof())
-    service = PageService(ram)
+    nursery = Nursery()
+    nursery.begin(LATER_PAGES)
+    service = PageService(nursery, ram)
     service.join((address, PORT), session_key=channel.wire.session_key)
     channel.expect(wire.Prepared)
     service.prepare(session_key=channel.wire.session_key)
@@ -83,10 +86,13 @@ def source(address: str, memory_bytes: int) -> None:
     service.begin()
     service.wait(channel.socket)
     service.close()
+    nursery.close()
 
 
 def destination(address: str, memory_bytes: int, think_us: int) -> None:
     """The process on host b: receives, while a child of it touches pages."""
+    nursery = Nursery()
+    nursery.begin(LATER_PAGES)
     listener = socket.create_server((address, PORT))
     print("listening", flush=True)
     ram = Ram.create(memory_bytes=memory_bytes, present_pages=1)
@@ -100,7 +106,7 @@ def destination(address: str, memory_bytes: int, think_us: int) -> None:
     channel.send(wire.Welcome(nonce=channel.wire.nonce))
     channel.expect(wire.Proof)
     key = channel.wire.session_key
-    arrival = PageArrival(memory_bytes=memory_bytes)
+    arrival = PageArrival(nursery, memory_bytes=memory_bytes)
     arrival.join(listener, session_key=key)
     arrival.prepare(fault_fd=fault_fd, address=json.loads(data)["address"], session_key=key)
     channel.send(wire.Prepared())
@@ -112,6 +118,7 @@ def destination(address: str, memory_bytes: int, think_us: int) -> None:
     arrived = arrival.wait(pidfd, owed_pages=ram.pages)
     took_s = time.monotonic() - start
     arrival.finish()
+    nursery.close()
     ours.send(b"enough")
     latencies = json.loads(ours.recv(1 << 22))
     channel.socket.send(b"e")

@@ -26,6 +26,10 @@ WAIT_S = patient(40.0)
 MEMORY_BYTES, WORKING_SET_BYTES = 64 << 20, 8 << 20
 
 
+def _children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Stage:
     """Two agents on a fabric, each a process; the guest, when it is booted; a client and its load."""
 
@@ -227,8 +231,12 @@ class Stage:
             time.sleep(0.005)
 
     def children_of(self, agent):
-        """The pids of the guest processes of an agent."""
-        return [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+        """The pids of an agent's guest process and helpers."""
+        found = []
+        for pid in _children(agent.pid):
+            is_nursery = b"agents.nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            found += _children(pid) if is_nursery else [pid]
+        return found
 
     def gate(self, place, state):
         namespace = NetworkNamespace(self.fabric.places[place].pid)

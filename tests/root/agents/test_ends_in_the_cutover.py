@@ -16,6 +16,7 @@ import pytest
 from unnoticed.agents.announce import Announcer
 from unnoticed.agents.connections import DepartingConnections
 from unnoticed.agents.guest_process import GuestSettings
+from unnoticed.agents.helper import Nursery
 from unnoticed.agents.host import Host, discard
 from unnoticed.agents.kernel.bridge_port import BridgePort, PortState
 from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -64,6 +65,7 @@ class SourceHere:
                 announcer=announcer,
                 handshakes=handshakes,
                 announcements={},
+                nursery=Nursery(),
             )
             self.host.guest = self.host.new_guest(memory_bytes=16 << 20)
         self.guest = self.host.guest

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unnoticed.agents import wire
+from unnoticed.agents.helper import Nursery
 from unnoticed.agents.page_wire import FRAME_BYTES
 from unnoticed.agents.postcopy_source import PageService
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, PAGE_BYTES, SMALLEST_BYTES, Ram
@@ -52,9 +53,16 @@ def ram():
     made.close()
 
 
+@pytest.fixture(scope="module")
+def nursery():
+    made = Nursery()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def service(ram):
-    made = PageService(ram)
+def service(nursery, ram):
+    made = PageService(nursery, ram)
     yield made
     made.close()
 
