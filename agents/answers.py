@@ -20,6 +20,11 @@ class Answers:
         fds = {"copies_fd": copies_fd, "injector_fd": self._injector.fileno()}
         self._helper = Helper(nursery, "answerer", fds=fds)
         self._is_on = False
+        self.given = 0  # of the migration at hand, once they have ended
+
+    def forget(self) -> None:
+        """Another migration begins."""
+        self.given = 0
 
     def begin(self, positions: bytes, *, limit_bytes: int) -> None:
         """Answer, until `end`. Raises MigrationError."""
@@ -31,10 +36,10 @@ class Answers:
             os.close(fd)
         self._is_on = True
 
-    def end(self) -> int:
-        """How many answers there were. Raises MigrationError."""
+    def end(self) -> None:
+        """No more of them. Raises MigrationError."""
         if not self._is_on:
-            return 0
+            return
         self._is_on = False
         self._helper.tell("stop")
-        return int(self._helper.expect("stopped")["answers"])
+        self.given += self._helper.expect("stopped")["answers"]

@@ -53,7 +53,6 @@ class Destination:
         self._holding: Holding | None = None  # while frames are held
         self._time_limit: TimeLimit | None = None
         self._limit_bytes = 0  # of what is held
-        self._answers = 0  # that clients got for what was held
         self._announced_ns = 0
         self._held: Held | None = None
         self._late: list[bytes] = []
@@ -84,6 +83,7 @@ class Destination:
             self._channel.abort(self.reason)
             self._host.events.write("refused", migration=self._number, reason=self.reason)
             if self._holding is not None:
+                self._held = self._held or self._holding.held
                 self._give_back(self._holding)
             self._drop()
             return Arrival.REFUSED
@@ -340,7 +340,7 @@ class Destination:
 
     def _stop_answering(self, holding: Holding) -> None:
         try:
-            self._answers = holding.stop_answering()
+            holding.stop_answering()
         except (UnnoticedError, OSError) as error:
             self._troubles.append(("answer", str(error)))
 
@@ -393,7 +393,7 @@ class Destination:
                 late=len(self._late) + self._stragglers,
                 refused=self._holding.held.refused,
                 overdue=self._time_limit.was_reached,
-                answers=self._answers,
+                answers=self._holding.answers,
             )
         for slot in self._connections.lost if self._connections is not None else ():
             self._host.events.write("connection-lost", migration=self._number, place=self._host.place, slot=slot)

@@ -164,6 +164,8 @@ class Holding:
     def hold(self, *, limit_bytes: int) -> None:
         """From here on frames for the guest wait here, if they come."""
         self._plug.arm(limit_bytes=limit_bytes)
+        if self._answers is not None:
+            self._answers.forget()
         copied = None if self._answers is None else ToGuest.COPIED
         self._diversion.set(to_guest=copied, from_guest=FromGuest.WITHOUT_RESETS)
         self._watch()
@@ -207,14 +209,18 @@ class Holding:
         for lookout in self._lookouts:
             lookout.forget()
 
-    def stop_answering(self) -> int:
-        """From here on nobody is answered; how often anybody was. Raises MigrationError."""
+    def stop_answering(self) -> None:
+        """From here on nobody is answered. Raises MigrationError."""
         if self._answers is None:
-            return 0
+            return
         self._diversion.set(to_guest=ToGuest.PASS)
-        answers = self._answers.end()
+        self._answers.end()
         self._diversion.take()
-        return answers
+
+    @property
+    def answers(self) -> int:
+        """How often somebody was answered in the migration at hand, once that is over."""
+        return 0 if self._answers is None else self._answers.given
 
     def give_back(self, *, close_gate: Callable[[], None]) -> list[bytes]:
         """The migration has failed, and the source announces the guest: all that came here before. Raises OSError."""

@@ -84,6 +84,8 @@ def test_what_was_acknowledged_for_a_guest_that_did_not_leave_is_given_back(answ
     assert sent_again(answering, before) == {}
     (returned,) = answering.events("returned")
     assert returned["frames"] >= 10
+    answering.wait_until(lambda: answering.events("held"))
+    assert answering.events("held")[0]["answers"] >= 10
     answering.check_guest("a", resumes=2)
     assert stand_still(answering, "a", "b")["outcome"] == "completed"
     answering.check_guest("b")
