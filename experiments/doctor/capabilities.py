@@ -172,12 +172,6 @@ def _netem() -> str:
     return "a delay of 1 ms on lo"
 
 
-def _clsact_bpf() -> str:
-    shell("tc", "qdisc", "add", "dev", "lo", "clsact")
-    os.close(kernel.load_classifier())
-    return "clsact on lo, and a classifier loaded by bpf(2)"
-
-
 def _holding() -> str:
     from unnoticed.agents.holding import Holding
     from unnoticed.agents.kernel.libc import NetworkNamespace
@@ -321,7 +315,8 @@ CAPABILITIES: tuple[Capability, ...] = (
                probed="put a socket into repair mode", remedy=f"{_KERNEL} (CONFIG_CHECKPOINT_RESTORE); {PRIVILEGE}"),
     Capability(name="holding frames", purpose='a cutover that loses no frame: gap = "hold"', attempt=_holding,
                probed="held frames on a veth pair and let them go", required=False,
-               cost='plans with gap = "hold" cannot be run', remedy=f"{_KERNEL} (sch_tbf, cls_bpf, tun); {PRIVILEGE}"),
+               cost='plans with gap = "hold" cannot be run',
+               remedy=f"{_KERNEL} (sch_tbf, clsact, cls_bpf, tun); {PRIVILEGE}"),
     Capability(name="packet ring", purpose="complete captures", attempt=_packet_ring,
                probed="made an AF_PACKET ring and mapped it", remedy=f"{_KERNEL}; {PRIVILEGE}"),
     Capability(name="SCHED_FIFO", purpose="probes that wake on time", attempt=_fifo, required=False,
@@ -331,9 +326,6 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(name="cubic", purpose="the clients' congestion control", attempt=_congestion,
                probed="set it on a socket", required=False, remedy="modprobe tcp_cubic",
                cost="plans must name another congestion control"),
-    Capability(name="clsact and BPF", purpose="a cutover that holds frames instead of dropping them", required=False,
-               attempt=_clsact_bpf, probed="put clsact on lo and loaded a classifier", remedy=_KERNEL,
-               cost="frames that arrive in the blackout are dropped"),
     Capability(name="nftables", purpose="links that lose frames, firewalls", attempt=_nftables, required=False,
                probed="added a rule that drops at random", cost="no loss on links without netem",
                remedy=f"{_APT} nftables"),
@@ -346,6 +338,10 @@ CAPABILITIES: tuple[Capability, ...] = (
                probed="protected a memfd, wrote one page, scanned its pagemap",
                cost="the guest stands still for each look at its pages (soft-dirty), or the look takes longer "
                "(comparison)", remedy="run Linux 6.7 or newer (PAGEMAP_SCAN)"),
+    Capability(name="userfaultfd, missing pages", purpose="a guest that runs before its pages are there: post-copy",
+               required=False, network=False, attempt=kernel.wait_for_page,
+               probed="had a thread wait for a page of a memfd", cost='no modes "post-copy" and "hybrid"',
+               remedy=f"run Linux 4.11 or newer; {PRIVILEGE}"),
     Capability(name="soft-dirty", purpose="finding dirty pages on kernels before 6.7", required=False, network=False,
                attempt=kernel.soft_dirty_page, probed="cleared the bits, wrote a page, read its bit",
                cost="nothing, where userfaultfd does it", remedy="run a kernel with CONFIG_MEM_SOFT_DIRTY"),

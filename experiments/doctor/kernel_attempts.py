@@ -9,16 +9,18 @@ import ctypes
 import mmap
 import os
 import platform
+import select
 import signal
 import struct
+import threading
 from fcntl import ioctl
 
-from unnoticed.agents.kernel import libc, soft_dirty
+from unnoticed.agents.kernel import libc, soft_dirty, userfaultfd
 from unnoticed.experiments.doctor.throwaway import TrialError
 
 _SYSCALLS = {  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h
-    "x86_64": {"bpf": 321, "userfaultfd": 323, "pidfd_getfd": 438},
-    "aarch64": {"bpf": 280, "userfaultfd": 282, "pidfd_getfd": 438},
+    "x86_64": {"userfaultfd": 323, "pidfd_getfd": 438},
+    "aarch64": {"userfaultfd": 282, "pidfd_getfd": 438},
 }
 
 # include/uapi/linux/userfaultfd.h
@@ -27,10 +29,9 @@ _UFFD_API, _MODE_WP = 0xAA, 2
 _WP_UNPOPULATED, _WP_ASYNC, _WP_SHMEM = 1 << 13, 1 << 15, 1 << 12
 # include/uapi/linux/fs.h
 _PAGEMAP_SCAN, _WP_MATCHING, _CHECK_WPASYNC, _WRITTEN = 0xC0606610, 1, 2, 2
-# include/uapi/linux/bpf.h
-_BPF_PROG_LOAD, _PROG_TYPE_SCHED_CLS = 5, 3
 
 _PAGES = 16
+_WAIT_S = 2.0
 
 
 def _system_call(name: str, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
@@ -132,11 +133,28 @@ def splice_page() -> None:
         os.close(writing)
 
 
-def load_classifier() -> int:
-    """Load the smallest traffic classifier, `return 0`, by bpf(2); gives its descriptor."""
-    program = ctypes.create_string_buffer(struct.pack("=BBhi", 0xB7, 0, 0, 0) + struct.pack("=BBhi", 0x95, 0, 0, 0))
-    licence = ctypes.create_string_buffer(b"GPL")
-    attributes = ctypes.create_string_buffer(
-        struct.pack("=IIQQ", _PROG_TYPE_SCHED_CLS, 2, ctypes.addressof(program), ctypes.addressof(licence)), 120
-    )
-    return _system_call("bpf", _BPF_PROG_LOAD, attributes, 120)
+def wait_for_page() -> str:
+    """Have a thread touch a page of a memfd that is not there, and put it in place."""
+    memory_fd = os.memfd_create("unnoticed")
+    os.ftruncate(memory_fd, mmap.PAGESIZE)
+    content = ctypes.create_string_buffer(b"u" * mmap.PAGESIZE, mmap.PAGESIZE)
+    reading, writing = os.pipe()
+    with mmap.mmap(memory_fd, mmap.PAGESIZE) as memory:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        fd = userfaultfd.open_missing()
+        userfaultfd.register_missing(fd, start=address, length=mmap.PAGESIZE)
+        thread = threading.Thread(target=os.write, args=(writing, memory))  # the lock is free while it waits
+        thread.start()
+        try:
+            select.select([fd], [], [], _WAIT_S)
+            faults = userfaultfd.read_faults(fd)
+            if faults:
+                start = ctypes.addressof(content)
+                userfaultfd.place(fd, to=address, source=start, length=mmap.PAGESIZE, page_bytes=mmap.PAGESIZE)
+        finally:
+            userfaultfd.unregister(fd, start=address, length=mmap.PAGESIZE)
+            thread.join()
+            os.close(fd)
+        if faults != [address] or os.read(reading, mmap.PAGESIZE) != content.raw:
+            raise TrialError("nobody was seen to wait for it")
+    return "a thread waited for a page, and got it"
