@@ -29,6 +29,7 @@ METRICS: dict[str, Kind] = {
     "cutover_retransmits": "number",
     "worst_flow_cutover_retransmits": "number",
     "rounds_retransmits": "number",
+    "push_retransmits": "number",
     "after_retransmits": "number",
     "held_frames": "number",
     "held_refused": "number",

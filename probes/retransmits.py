@@ -31,8 +31,8 @@ from typing import Literal
 import numpy as np
 
 from unnoticed.probes.columns import I64, U8
-from unnoticed.probes.packets import Packets
-from unnoticed.probes.tcp_flows import Flow, FlowSegments, split_segments
+from unnoticed.probes.packets import FIN, SYN, Packets
+from unnoticed.probes.tcp_flows import Flow, FlowSegments, split_segments, unwrap
 
 Type = Literal["rto", "fast", "tlp"]
 LEAST_RTO_NS = 200_000_000  # TCP_RTO_MIN, include/net/tcp.h
@@ -46,6 +46,7 @@ class Retransmission:
     """One frame that was sent again."""
 
     time_ns: int
+    first_ns: int  # when its first byte was sent for the first time
     sequence: int  # as on the wire
     length: int  # bytes of payload sent before
     segments: int
@@ -163,6 +164,7 @@ def _count(
         rows=tuple(
             Retransmission(
                 time_ns=at,
+                first_ns=first,
                 sequence=number,
                 length=old,
                 segments=cut,
@@ -170,11 +172,32 @@ def _count(
                 timeout=by_timer != 0,
                 spurious=in_vain != 0,
             )
-            for at, number, old, cut, code, by_timer, in_vain in zip(
+            for at, first, number, old, cut, code, by_timer, in_vain in zip(
                 packets.time_ns[row].tolist(),
+                _first_sent_ns(each.sent, row).tolist(),
                 packets.sequence[row].tolist(),
                 *(column.tolist() for column in others),
                 strict=True,
             )
         ),
     )
+
+
+def _first_sent_ns(sent: I64, again: I64) -> I64:
+    """When what some frames of a flow begin with was sent for the first time, as far as it is known.
+
+    `sent`: all of the flow's (`flow_kernels`); `again`: the rows of those frames in the table of packets, ascending.
+    """
+    from unnoticed.probes.flow_kernels import INDEX, MARKS, PAYLOAD, SEQUENCES, TIME_NS
+
+    starts = unwrap((sent[:, SEQUENCES] & 0xFFFFFFFF).astype(np.uint32))
+    flags = sent[:, MARKS]
+    ends = starts + sent[:, PAYLOAD] + (flags & SYN != 0) + (flags & FIN != 0)
+    highest = np.concatenate((starts[:1], np.maximum.accumulate(ends)[:-1]))
+    new = np.flatnonzero(ends > highest)
+    at = np.searchsorted(sent[:, INDEX], again)
+    first: I64 = sent[at, TIME_NS]
+    number = np.searchsorted(starts[new], starts[at], side="right") - 1
+    is_known = number >= 0
+    first[is_known] = sent[new[number[is_known]], TIME_NS]
+    return first

@@ -22,6 +22,7 @@ Versions:
 15 a table `faults`; trials: `catch_up_ns`, `faults`, `fault_p50_ns`, `fault_p99_ns`, `fault_max_ns`, `pushed_bytes`,
    `demanded_bytes`, and the outcome `lost`.
 16 trials: a column `held_answers`.
+17 retransmits: a phase `push`; trials: a column `push_retransmits`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import pandas as pd
 
 from unnoticed.errors import RecordError
 
-SCHEMA_VERSION = 16
+SCHEMA_VERSION = 17
 
 Dtype = Literal["string", "Int64", "Float64", "boolean"]
 
@@ -41,7 +42,7 @@ OUTCOMES = ("completed", "gave-up", "lost", "failed")
 CODECS = ("none", "zero", "zstd", "xor", "auto")
 ENCODINGS = ("none", "zero", "zstd", "xor")
 TRACKERS = ("userfaultfd-wp", "soft-dirty", "comparison", "none")
-PHASES = ("rounds", "cutover", "after", "other")
+PHASES = ("rounds", "cutover", "push", "after", "other")
 SENDERS = ("client", "guest")
 BROWNOUT_SPANS = ("warm-up", "rounds", "after")
 SERIES = ("received_bit_per_s", "sent_bit_per_s")
@@ -179,8 +180,13 @@ TRIALS = Table(
         ),
         _count(
             "rounds_retransmits",
-            "segments sent again while the rounds were sent: the congestion of the page stream, not the cutover",
+            "segments sent again before the pause: the congestion of the page stream, not the cutover",
             label="segments retransmitted during the rounds",
+        ),
+        _count(
+            "push_retransmits",
+            "segments first sent to or by a guest that ran again, while its pages followed it: the same",
+            label="segments retransmitted while pages followed",
         ),
         _count(
             "after_retransmits",

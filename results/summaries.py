@@ -58,7 +58,7 @@ def overview(cells: Sequence[Cell]) -> Grid:
                 _middle(trials, "slowest_request_ns"),
                 _middle(trials, "slowest_connect_ns"),
                 _middle(trials, "total_ns"),
-                _typical_count(trials["rounds_retransmits"]),
+                _typical_count(trials["rounds_retransmits"] + trials["push_retransmits"].fillna(0)),
                 _typical_count(trials["cutover_retransmits"]),
                 _all(cell.trials["integrity"]),
                 _all(cell.trials["kernel_agrees"]),
@@ -73,8 +73,9 @@ def overview(cells: Sequence[Cell]) -> Grid:
         grid.number("slowest connect", "the longest time to open a connection and be answered"),
         grid.number("whole migration"),
         grid.number(
-            "resent, rounds",
-            "segments sent again while the rounds were sent: the congestion of the page stream; median and most",
+            "resent, pages",
+            "segments sent again before the pause, or while pages followed the guest: the page stream's congestion; "
+            "median and most",
         ),
         grid.number(
             "resent, cutover", "segments sent again from the pause until 1.5 s after the resume; median and most"

@@ -31,8 +31,14 @@ class FlowTables:
     by_point: Mapping[str, int]
 
 
-def phase_of(time_ns: int, migration: Migration) -> str:
-    """In which phase of the migration something happened: rounds, cutover (with its aftermath), after, other."""
+def phase_of(time_ns: int, migration: Migration, *, first_ns: int = 0, settled_ns: int | None = None) -> str:
+    """In which phase something was sent again: rounds, cutover (with its aftermath), push, after, other.
+
+    Where pages follow the guest, `settled_ns` is when it ran and its frames found it again: what was sent for the first
+    time (`first_ns`) between that and the last page the cutover cannot have lost, but the congestion of the push can.
+    """
+    if settled_ns is not None and settled_ns <= first_ns <= (migration.completed_ns or migration.end_ns):
+        return "push"
     if time_ns < migration.start_ns:
         return "other"
     if migration.cutover_ns is None:
@@ -51,6 +57,7 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
     crossings = _crossings(raw)
     stalls = _stalls(raw)
     harmless = _harmless_blackouts(raw)
+    settled_ns = _settled_ns(raw)
     flows: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     for reading in socket_events(raw, of_clients=True):
@@ -101,7 +108,7 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
                         "length": row.length,
                         "segments": row.segments,
                         "type": row.type,
-                        "phase": phase_of(row.time_ns, raw.migration),
+                        "phase": phase_of(row.time_ns, raw.migration, first_ns=row.first_ns, settled_ns=settled_ns),
                     }
                     for row in result.rows
                 ]
@@ -110,6 +117,13 @@ def analyse_flows(raw: RawRecords) -> FlowTables:
         retransmits=_frame("retransmits", again),
         by_point=_by_point(raw, results),
     )
+
+
+def _settled_ns(raw: RawRecords) -> int | None:
+    """When the guest ran and its frames found it, if its pages came after that; else None."""
+    if raw.migration.resumed_ns is None or not raw.settings.migration.has_later_pages:
+        return None
+    return max([raw.migration.resumed_ns, *(int(event["time_ns"]) for event in raw.relearned)])
 
 
 def _held(result: FlowRetransmits | None, timeouts: int | None, last_ns: int) -> int | None:

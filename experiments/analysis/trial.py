@@ -89,6 +89,7 @@ def _trial(
         "cutover_retransmits": int(cutover["segments"].sum()),
         "worst_flow_cutover_retransmits": int(cutover.groupby("flow")["segments"].sum().max()) if len(cutover) else 0,
         "rounds_retransmits": int(in_phase.get("rounds", 0)),
+        "push_retransmits": int(in_phase.get("push", 0)),
         "after_retransmits": int(in_phase.get("after", 0)),
         "held_frames": held["frames"] if held is not None else None,
         "held_refused": held["refused"] if held is not None else None,

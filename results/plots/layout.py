@@ -76,7 +76,7 @@ def lay_out(
 def _roots(
     core: Sequence[str], inner: Mapping[str, Sequence[str]], beside: Mapping[str, Sequence[str]], *, near: str
 ) -> list[str]:
-    """The nodes of the top layer: a row of all, where the core is a chain; spines, where there are; else its centre."""
+    """The nodes of the top layer: all of a chain; spines, where they close loops; else the core's centre."""
     ends = [node for node in core if len(inner[node]) == 1]
     count = sum(len(others) for others in inner.values()) // 2
     if len(core) != 3 and len(ends) == 2 and count == len(core) - 1 and all(len(each) <= 2 for each in inner.values()):
@@ -84,7 +84,7 @@ def _roots(
         return sorted(core, key=_distances(first, inner).__getitem__)
     bare = [node for node in core if len(beside[node]) == len(inner[node])]
     others = [node for node in core if node not in bare]
-    are_spines = all(len(inner[node]) > 1 and set(inner[node]) <= set(others) for node in bare)
+    are_spines = count >= len(core) and all(len(inner[node]) > 1 and set(inner[node]) <= set(others) for node in bare)
     if len(bare) > 1 and are_spines and all(set(inner[node]) & set(bare) for node in others):
         return bare
     reach = {node: sorted(_distances(node, inner).values()) for node in core}

@@ -13,6 +13,7 @@ from unnoticed.results.cells import Cell
 from unnoticed.results.plots.style import (
     AMBER,
     BLUE,
+    GREEN,
     INK,
     MUTED,
     PAPER,
@@ -31,11 +32,13 @@ from unnoticed.results.plots.style import (
 from unnoticed.results.quantities import format_number
 
 _LOOKS = {
-    "rounds": (BLUE, "while the rounds ran"),
+    "rounds": (BLUE, "before the pause"),
     "cutover": (VERMILION, "because of the cutover"),
+    "push": (GREEN, "while pages followed"),
     "after": (AMBER, "afterwards"),
     "other": (PURPLE, "at other times"),
 }
+_ALWAYS = {"rounds", "cutover"}  # in the legend: that there is none is what one looks for
 _LEFT, _RIGHT, _ROW, _HEAD, _TOP = 2.45, 2.2, 0.22, 0.36, 0.5
 
 
@@ -79,7 +82,8 @@ def draw(cells: Sequence[Cell], flows: pd.DataFrame, retransmits: pd.DataFrame, 
 def _draw(blocks: list[tuple[Cell, list[Row]]]) -> Figure:
     height = _TOP + sum(_HEAD + _ROW * max(len(rows), 1) + 0.12 for _, rows in blocks) + 0.1
     drawing = figure(height)
-    _legend(drawing, [phase for phase in _LOOKS if any(row.per_trial[phase] for _, rows in blocks for row in rows)])
+    found = {phase for phase in _LOOKS if any(row.per_trial[phase] for _, rows in blocks for row in rows)}
+    _legend(drawing, [phase for phase in _LOOKS if phase in found | _ALWAYS])
     longest = max([sum(row.per_trial.values()) for _, rows in blocks for row in rows], default=1.0)
     top = _TOP
     for cell, rows in blocks:

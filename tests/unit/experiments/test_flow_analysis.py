@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from unnoticed.experiments.analysis.flows import AFTERMATH_NS, analyse_flows, phase_of
@@ -46,6 +48,20 @@ def test_a_cutover_that_failed_lasts_until_the_migration_s_end():
     failed = migration(resumed=None)
     assert phase_of(300 + AFTERMATH_NS, failed) == "cutover"
     assert phase_of(301 + AFTERMATH_NS, failed) == "after"
+
+
+@pytest.mark.parametrize(
+    ("first_ns", "phase"), [(199, "cutover"), (209, "cutover"), (210, "push"), (260, "push"), (261, "cutover")]
+)
+def test_what_was_first_sent_while_pages_followed_a_guest_that_was_found_again_is_the_push_s(first_ns, phase):
+    followed = replace(migration(), completed_ns=260)
+    assert phase_of(265, followed, first_ns=first_ns, settled_ns=210) == phase
+    assert phase_of(265, followed, first_ns=first_ns) == "cutover"
+
+
+def test_of_a_guest_that_is_lost_pages_follow_until_the_end():
+    assert phase_of(320, migration(), first_ns=290, settled_ns=210) == "push"
+    assert phase_of(320, migration(), first_ns=310, settled_ns=210) == "cutover"
 
 
 @pytest.fixture

@@ -274,6 +274,7 @@ class SyntheticRun:
                         "cutover_retransmits": again,
                         "worst_flow_cutover_retransmits": again,
                         "rounds_retransmits": 1,
+                        "push_retransmits": 0,
                         "after_retransmits": 1,
                         "held_frames": None,
                         "held_refused": None,

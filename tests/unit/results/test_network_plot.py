@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unnoticed.errors import RecordError
@@ -192,6 +192,7 @@ def test_names_of_the_users_cannot_break_the_page():
 TREES = st.lists(st.integers(0, 100), min_size=1, max_size=12)
 
 
+@example([0, 1, 32, 0, 0], [1, 3, 46, 65])  # two switches without hosts, and each of the others beside one
 @given(TREES, st.lists(st.integers(0, 100), min_size=2, max_size=15))
 def test_no_two_nodes_are_in_one_place_and_no_two_links_of_a_tree_cross(parents, at):
     core = [f"s{number}" for number in range(len(parents) + 1)]

@@ -109,7 +109,7 @@ def test_rounds_that_do_not_shrink_are_said(draw):
 def test_retransmits_are_summed_by_flow_and_phase(settings, tables):
     first, second = retransmits.rows_of(settings[0], tables.flows, tables.retransmits)
     assert (first.workload, first.sender) == ("download", "guest")
-    assert first.per_trial == {"rounds": 2.0, "cutover": 0.0, "after": 0.0, "other": 0.0}
+    assert first.per_trial == {"rounds": 2.0, "cutover": 0.0, "push": 0.0, "after": 0.0, "other": 0.0}
     assert (second.workload, second.sender, second.worst) == ("request", "client", 1)
     assert second.per_trial["cutover"] == pytest.approx(2 / 5)
 

@@ -72,6 +72,25 @@ def test_segments_sent_again_are_counted_as_in_a_model_of_every_byte(trace, isn,
     assert sum(map(result.of_type, ("rto", "fast", "tlp"))) == expected
 
 
+@pytest.mark.parametrize("isn", [0, 2**32 - 3000])
+def test_when_it_was_sent_first_is_known_of_what_is_sent_again_any_number_of_times(trace, isn):
+    conversation = opened(trace, isn=isn)
+    times = []
+    for start, size in ((1, 1000), (1001, 4000), (5001, 1000), (2449, 1448), (5001, 1000), (2449, 1448)):
+        conversation.send(start, size, **STAMPS)
+        conversation.hear(1)
+        times.append(int(conversation.table().time_ns[-2]))
+    result = count(conversation)
+    assert [row.first_ns for row in result.rows] == [times[1], times[2], times[1]]
+    assert [row.time_ns for row in result.rows] == times[3:]
+
+
+def test_of_what_was_sent_before_the_capture_the_first_time_is_not_known(trace):
+    conversation = trace(isn=0).send(5000, 1000, **STAMPS).send(3000, 1000, **STAMPS)
+    (row,) = count(conversation).rows
+    assert row.first_ns == row.time_ns
+
+
 @pytest.mark.parametrize("isn", [0, 2**32 - 2])
 def test_a_wrap_around_alone_is_no_retransmit(trace, isn):
     conversation = opened(trace, isn=isn)
