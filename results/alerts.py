@@ -249,7 +249,7 @@ def _few_repeats(cells: Sequence[Cell]) -> list[Alert]:
         case 0:
             without = [f"“{cell.label}”" for cell in cells if not len(cell.counted) and cell.label]
             which = f" of {', '.join(without)}" if without else ""
-            said = f"No trial{which} counts, so there are no figures (how noisy this machine is: `unnoticed doctor`)."
+            said = f"No trial{which} counts, so there are no figures (unnoticed doctor says how noisy this is)."
         case 1:
             said = "Only 1 trial of a setting: no interval can be given for it."
         case _:

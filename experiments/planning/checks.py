@@ -327,11 +327,13 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
     policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or [DEFAULT_POLICY]
     for number, table in tables:
         modes = _listed([table.get("mode", inherited.get("mode", "pre-copy"))])
+        roundless = [mode for mode in modes if mode in ROUNDLESS]
         for key in ("policy", *POLICIES.keys):
-            if key not in table:
-                continue
             path = ("migration", key)
-            roundless = [mode for mode in modes if mode in ROUNDLESS]
+            if key not in table:
+                if roundless and _is_repeated(inherited, key, "mode", table, number):
+                    yield number, Conflict(paths=(("migration", "mode"), path), sentence=_repeated(key, roundless))
+                continue
             if modes and roundless == modes:
                 named = " or ".join(modes)
                 sentence = f'{named} has no rounds and so no policy; remove this, or set mode = "pre-copy".'
@@ -339,7 +341,7 @@ def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[in
             elif isinstance(table[key], list) and roundless:
                 sentence = (
                     f"a list here would repeat {' or '.join(roundless)}, which has no policy, for each of its values; "
-                    f"make a [[case]] of {' or '.join(roundless)} instead."
+                    f"make a [[case]] of {' or '.join(roundless)}, and one of the other modes with this list."
                 )
                 yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
             elif key != "policy":
@@ -375,14 +377,40 @@ def idle_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int 
     inherited = tables[0][1]
     for number, table in tables:
         for key, other, default, effective, sentence in _IDLE_WITHOUT:
-            if key not in table or _listed([table[key]]) == ["none"]:
+            own = _listed([table.get(other, inherited.get(other, default))])
+            idle = [value for value in own if value not in effective]
+            path: Keys = ("migration", key)
+            if key not in table:
+                if idle and _is_repeated(inherited, key, other, table, number):
+                    yield number, Conflict(paths=(("migration", other), path), sentence=_repeated(key, idle))
                 continue
-            values = [table.get(other, inherited.get(other, default))]
-            if number is None:
-                values += [case[other] for _, case in tables if other in case]
-            if not effective & set(_listed(values)):
-                paths: tuple[Keys, ...] = (("migration", key), ("migration", other))
-                yield number, Conflict(paths=paths, sentence=sentence)
+            if _listed([table[key]]) == ["none"]:
+                continue
+            elsewhere = [case[other] for _, case in tables if other in case] if number is None else []
+            if not effective & {*own, *_listed(elsewhere)}:
+                yield number, Conflict(paths=(path, ("migration", other)), sentence=sentence)
+            elif idle and isinstance(table[key], list) and (number is not None or not any(cases)):
+                yield number, Conflict(paths=(path, ("migration", other)), sentence=_repeating(idle))
+
+
+def _is_repeated(inherited: dict[str, Any], key: str, other: str, table: dict[str, Any], number: int | None) -> bool:
+    """Whether a case that says for itself that a key means nothing has it as a list from the plan."""
+    return number is not None and other in table and isinstance(inherited.get(key), list)
+
+
+def _repeating(values: list[str]) -> str:
+    named = " or ".join(values)
+    return (
+        f"a list here would repeat {named}, for which it means nothing, for each of its values; make a [[case]] of "
+        f"{named}, and one of what takes it with this list."
+    )
+
+
+def _repeated(key: str, values: list[str]) -> str:
+    return (
+        f"{' or '.join(values)} would be repeated for each value of migration.{key}, which means nothing for it; move "
+        "that list into the [[case]] that it is for."
+    )
 
 
 def _table(document: Document, section: str) -> dict[str, Any]:

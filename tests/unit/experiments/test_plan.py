@@ -492,6 +492,32 @@ def test_what_takes_effect_in_a_case_alone_may_stand_in_the_plan(write):
         load_plan(write(text + case + later + 'migration.codec = "xor"\n'))
 
 
+@pytest.mark.parametrize(
+    ("key", "listed", "ways"),
+    [
+        ("policy", '["tcp-timeout", "threshold"]', ("mode", "post-copy", "pre-copy")),
+        ("codec", '["none", "zstd"]', ("mode", "post-copy", "hybrid")),
+        ("hold_time", '["1 s", "2 s"]', ("gap", "drop", "hold")),
+    ],
+)
+def test_a_list_repeats_nothing_for_which_it_means_nothing(write, key, listed, ways):
+    other, without, takes = ways
+    top = f'question = "Who waits?"\n[migration]\n{other} = "{takes}"\n'
+    idle = f'[[case]]\nname = "idle"\nmigration.{other} = "{without}"\n'
+    taking = f'[[case]]\nname = "taking"\nmigration.{key} = {listed}\n'
+    assert len(load_plan(write(top + idle + taking)).settings) == 3
+    inherited = (
+        f"migration\\.{other}: {without} would be repeated for each value of migration\\.{key}, which means nothing"
+    )
+    with pytest.raises(PlanError, match=inherited):
+        load_plan(write(top + f"{key} = {listed}\n" + idle))
+    beside = (
+        f"migration\\.{key}: a list here would repeat {without}, .*for each of its values; make a \\[\\[case\\]\\] of"
+    )
+    with pytest.raises(PlanError, match=beside):
+        load_plan(write(top.replace(f'"{takes}"', f'["{takes}", "{without}"]') + f"{key} = {listed}\n"))
+
+
 def test_only_what_is_held_is_acknowledged(trial_of):
     with pytest.raises(PlanError) as error:
         trial_of("migration.zero_window=true")
