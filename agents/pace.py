@@ -13,7 +13,7 @@ from enum import Enum, auto
 from statistics import median
 
 _FIRST_BYTES_PER_S = 50_000_000
-_LEAST_BYTES_PER_S = 1_000_000  # below that, TCP itself is no hindrance to anybody
+_LEAST_BYTES_PER_S = 10_000
 _SHARE = 0.94  # of what the path takes, for the push
 _SHARE_IN_ALL = 0.97  # with what is demanded
 _LEAST_SHARE = 0.1  # for the push, whatever is demanded
@@ -32,6 +32,7 @@ _AGAIN_NS, _AGAIN_MOST_NS = (
 )  # until more is tried, which delays who waits; twice as long after it was in vain
 _PATIENCE_NS = 1_000_000_000  # a measurement holds so long, even where there is a queue
 _ABOVE = 1.5  # what to try then
+_LIKE = 0.05  # two measurements that differ by less are alike
 _QUEUE_US = 1_000  # a round trip longer than the shortest by so much, and twice as long: there is a queue
 _QUEUED_WINDOWS = 8  # for so long
 
@@ -54,7 +55,6 @@ class Pace:
         self._samples: list[int] = []
         self._full = 0  # what the path takes in all; 0: not known, or more than the limit
         self._tried = self._limited(_FIRST_BYTES_PER_S)  # what is tried while that is found out
-        self._is_known = False  # what it takes, unless it is more
         self._drained_ns = 0
         self._settled_ns, self._again_ns, self._again_after_ns = 0, 0, _AGAIN_NS
         self._queued = 0
@@ -104,7 +104,7 @@ class Pace:
                 self._stage, self._window = _Stage.HELD, (now_ns, acked_bytes)
         elif self._stage is _Stage.GROWING and is_queued:
             self._window = now_ns, acked_bytes
-            self._grow(now_ns, False, queue_us)
+            self._grow(now_ns, False)
         elif self._window is None:
             self._window = now_ns, acked_bytes
         elif now_ns - self._window[0] >= max(_WINDOW_NS, 2000 * min_rtt_us):
@@ -114,7 +114,7 @@ class Pace:
                 self._hold(now_ns, is_queued)
             else:
                 rate = (acked_bytes - before_bytes) * 1e9 / (now_ns - start_ns)
-                self._grow(now_ns, rate >= self._tried * _CARRIED, queue_us)
+                self._grow(now_ns, rate >= self._tried * _CARRIED)
         self.bytes_per_s = self._decided()
         return self.bytes_per_s != before
 
@@ -133,20 +133,16 @@ class Pace:
         if not self._full:
             return self._limit
         if self._stage is _Stage.DRAINING:
-            return max(_LEAST_BYTES_PER_S, int(self._full * _DRAINING))
+            return self._limited(max(_LEAST_BYTES_PER_S, int(self._full * _DRAINING)))
         room = max(_SHARE_IN_ALL * self._full - self._demanded_per_s, _LEAST_SHARE * self._full)
         return self._limited(max(_LEAST_BYTES_PER_S, int(min(_SHARE * self._full, room))))
 
-    def _grow(self, now_ns: int, is_carried: bool, queue_us: int) -> None:
+    def _grow(self, now_ns: int, is_carried: bool) -> None:
         if is_carried:
-            self._is_known = False
             if self._tried == self._limit:
                 self._settle(now_ns, 0, 0)
             else:
                 self._tried, self._window = self._limited(2 * self._tried), None  # until that shows
-        elif self._is_known:  # it carries no more than before
-            self._again_after_ns = min(2 * self._again_after_ns, _AGAIN_MOST_NS)
-            self._settle(now_ns, self._full, queue_us)
         else:
             self._stage = _Stage.MEASURING
 
@@ -158,10 +154,12 @@ class Pace:
         rates = [rate for rate in self._samples if 0 < rate < self._tried * _CARRIED]
         if len(rates) >= _SAMPLES:
             self._samples.clear()
-            self._again_after_ns = _AGAIN_NS
             # Where no link but a processor is what is full, samples are of bursts and of pauses.
             least = (acked_bytes - before_bytes - _LUMP_BYTES) * 1e9 / (now_ns - start_ns)
-            self._settle(now_ns, int(max(median(rates), least) + self._demanded_per_s), queue_us)
+            full = int(max(median(rates), least) + self._demanded_per_s)
+            is_as_before = abs(full - self._full) < _LIKE * self._full
+            self._again_after_ns = min(2 * self._again_after_ns, _AGAIN_MOST_NS) if is_as_before else _AGAIN_NS
+            self._settle(now_ns, full, queue_us)
         elif len(self._samples) >= _LOOKS:  # the path is not full: the machine stood still
             self._start_again()
 
@@ -172,7 +170,7 @@ class Pace:
 
     def _settle(self, now_ns: int, full: int, queue_us: int) -> None:
         """Hold what the path takes, once the queue has gone that there is."""
-        self._full, self._is_known, self._queued = full, True, 0
+        self._full, self._queued = full, 0
         draining_ns = min(int(1000 * queue_us / (1 - _DRAINING)), _DRAINING_MOST_NS)
         self._settled_ns, self._again_ns = now_ns, now_ns + self._again_after_ns
         self._stage, self._drained_ns = _Stage.DRAINING if draining_ns > 0 else _Stage.HELD, now_ns + draining_ns
@@ -181,7 +179,6 @@ class Pace:
         self._queued = self._queued + 1 if is_queued else 0
         is_slower = self._queued >= _QUEUED_WINDOWS
         if now_ns > self._again_ns or (is_slower and now_ns > self._settled_ns + _PATIENCE_NS):
-            self._is_known = self._full > 0 and not is_slower
             self._stage, self._queued = _Stage.GROWING, 0
             self._tried = self._limited(int(self._full * _ABOVE)) or self._limit
 

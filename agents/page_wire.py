@@ -12,7 +12,8 @@ Rules
 3. A PAGES frame is followed by the contents of its pages: bit i of the mask stands for page `first + i`.
 4. On the demand channel the destination WANTs a page, the first of a frame, and the source sends it as PAGES of this
    one, once for each WANT and in their order. On the push channel the source sends PAGES of its own accord, and at last
-   END with the number of pages that it has pushed.
+   END with the number of pages that it has pushed. Before the first of them it may send FILLs, each followed by `total`
+   bytes that mean nothing: so it finds out what the path takes while no guest waits yet.
 5. A frame of a type or in a state that TRANSITIONS does not list, with a wrong tag, with pages that are not in the
    guest's RAM, that nobody wanted, or miscounted, is a PeerError.
 """

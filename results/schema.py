@@ -132,7 +132,11 @@ TRIALS = Table(
             label="total migration time",
         ),
         _count("rounds", "pre-copy rounds sent, the last one included", label="number of rounds"),
-        _size("bytes_sent", "bytes of pages and state sent from host to host", label="bytes sent"),
+        _size(
+            "bytes_sent",
+            "bytes of pages and state, and to find a post-copy's pace, sent from host to host",
+            label="bytes sent",
+        ),
         _text("tracker", "what found the pages written in each round", label="dirty tracking", values=TRACKERS),
         _text("codec", "how pages were coded on their way", values=CODECS),
         _time("rto_min_ns", "smallest retransmission timeout of the live connections", label="smallest TCP timeout"),

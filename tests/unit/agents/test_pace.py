@@ -15,14 +15,15 @@ LUMP = 68_500  # bytes that are acknowledged at once, ten or eleven times in the
 class Path:
     """A path that takes so much, and a burst besides when it had less to do."""
 
-    def __init__(self, pace, *, rate=LINK, lump=1, ahead=0, errors=(1.0,)):
+    def __init__(self, pace, *, rate=LINK, burst=BURST, lump=1, ahead=0, errors=(1.0,)):
         """`lump`: what is acknowledged at once; `ahead` of the first lump is acknowledged already.
 
         `errors`: by what the kernel's samples of the delivery rate are off, in turn.
         """
         self.pace, self.rate, self.lump, self.ahead = pace, rate, lump, ahead
         self.errors = cycle(errors)
-        self.now_ns, self.acked, self.tokens = 0, 0.0, float(BURST)
+        self.burst = burst
+        self.now_ns, self.acked, self.tokens = 0, 0.0, float(burst)
         self.demand, self.demanded = 0, 0.0  # bytes per second on demand, which come first, and what came so far
         self.paces = [pace.bytes_per_s]
 
@@ -30,7 +31,7 @@ class Path:
         """`window`: what the connection has under way at most in a look, bytes; it doubles."""
         for _ in range(0, milliseconds, 2):
             self.now_ns += 2 * MS
-            self.tokens = min(self.tokens + self.rate * 0.002, BURST + self.rate * 0.002)
+            self.tokens = min(self.tokens + self.rate * 0.002, self.burst + self.rate * 0.002)
             self.tokens -= self.demand * 0.002
             self.demanded += self.demand * 0.002
             paced = self.pace.bytes_per_s * 0.002
@@ -252,6 +253,28 @@ def test_it_is_measured_again_in_time_since_the_path_may_have_got_faster():
     path.run(200)
     path.rate = 3 * LINK
     path.run(4_500)
+    assert 0.93 < path.share < 0.95
+
+
+@pytest.mark.parametrize("burst", [0, BURST // 2, BURST])
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.85, 0.9, 0.93])
+def test_a_measurement_that_was_too_low_is_put_right(share, burst):
+    path = Path(Pace(), rate=share * LINK, burst=burst)
+    path.run(300)
+    path.rate = LINK
+    path.run(6_000)
+    assert 0.93 < path.share < 0.95
+
+
+@pytest.mark.parametrize("rate", [100_000, 300_000, 1_250_000])
+def test_on_a_slow_path_it_drains_and_stays_below_its_limit_all_the_same(rate):
+    limit = rate * 4 // 3
+    path = Path(Pace(limit_bytes_per_s=limit), rate=rate, burst=15_000)
+    path.run(10)
+    path.run(1_100, rtt_us=90_000)
+    assert max(path.paces) <= limit
+    assert min(path.paces) == pytest.approx(rate / 2, rel=0.05)
+    path.run(300)
     assert 0.93 < path.share < 0.95
 
 
