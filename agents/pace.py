@@ -13,7 +13,7 @@ from enum import Enum, auto
 from statistics import median
 
 _FIRST_BYTES_PER_S = 50_000_000
-_LEAST_BYTES_PER_S = 10_000
+_LEAST_BYTES_PER_S = 10_000  # whatever was measured
 _SHARE = 0.94  # of what the path takes, for the push
 _SHARE_IN_ALL = 0.97  # with what is demanded
 _LEAST_SHARE = 0.1  # for the push, whatever is demanded
@@ -26,10 +26,8 @@ _LOOKS = 8  # among so many looks
 _LUMP_BYTES = 68_000  # that are acknowledged at once
 _DRAINING = 0.5  # of what the path takes, while a queue runs dry
 _DRAINING_MOST_NS = 200_000_000
-_AGAIN_NS, _AGAIN_MOST_NS = (
-    4_000_000_000,
-    8_000_000_000,
-)  # until more is tried, which delays who waits; twice as long after it was in vain
+# Until more is tried, which delays who waits; twice as long after it was in vain.
+_AGAIN_NS, _AGAIN_MOST_NS = 4_000_000_000, 8_000_000_000
 _PATIENCE_NS = 1_000_000_000  # a measurement holds so long, even where there is a queue
 _ABOVE = 1.5  # what to try then
 _LIKE = 0.05  # two measurements that differ by less are alike
@@ -71,6 +69,8 @@ class Pace:
         """From now on somebody may wait: what was found out holds, as if just now."""
         self._demand, self._demanded_per_s, self._remembered_ns = None, _FIRST_DEMAND * self._full, _MEMORY_NS
         self._window, self._again_ns = None, now_ns + self._again_after_ns
+        if self._stage is _Stage.MEASURING:  # some time ago
+            self._start_again()
         self.bytes_per_s = self._decided()
 
     def look(

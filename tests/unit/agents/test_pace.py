@@ -178,11 +178,12 @@ def test_rounds_that_take_long_do_not_have_more_tried_when_somebody_begins_to_wa
     assert max(path.paces[4:]) > LINK
 
 
-def test_one_that_is_not_found_yet_is_looked_for_further():
+@pytest.mark.parametrize("milliseconds", range(2, 60, 2))
+def test_one_that_is_not_found_yet_is_looked_for_further(milliseconds):
     path = Path(Pace())
-    path.run(4)
+    path.run(milliseconds, rtt_us=900)
     path.pace.begin(path.now_ns)
-    path.run(200)
+    path.run(250)
     assert path.share == pytest.approx(0.94, abs=0.01)
 
 
