@@ -103,8 +103,7 @@ class RunProgress:
         self.note(line)
 
     def _where(self, trial: Trial) -> str:
-        name = trial.case or trial.id.partition("-")[2]
-        return f"Trial {trial.number} of {self._total} ({name})"
+        return f"Trial {trial.number} of {self._total} ({_name(trial)})"
 
     def _remaining(self) -> str:
         left = self._total - self._done
@@ -143,7 +142,7 @@ class LiveProgress(RunProgress):
     def phase(self, name: str) -> None:
         if self._trial is not None:
             room = max(8, self._progress.console.width - _BESIDE_THE_NAME)
-            who = self._trial.case or self._trial.id
+            who = _name(self._trial)
             self._show(description=_escaped(who if len(who) <= room else who[: room - 1] + "…"), phase=name)
 
     def note(self, sentence: str) -> None:
@@ -191,6 +190,12 @@ def result_words(row: Mapping[str, Any]) -> str:
     if _number(row.get("disturbed")):
         words.append("but this machine stalled meanwhile: it will not count")
     return ", ".join(words)
+
+
+def _name(trial: Trial) -> str:
+    """Its case, with what sets it apart there, if anything does."""
+    words = trial.id.partition("-")[2]
+    return trial.case if len(trial.case) >= len(words) else words
 
 
 def _repeated_words(repeated: float, row: Mapping[str, Any]) -> str:

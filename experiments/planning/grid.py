@@ -19,6 +19,7 @@ from unnoticed.experiments.planning.settings import RATE_AND_PATTERN, Settings, 
 
 Expected = Literal["completed", "gave-up", "lost"]
 Scalar = str | int | float | bool | None
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def ordered(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Tri
     Blocks spread a drift of the machine evenly over the settings, and raising `repeats` only appends trials.
     """
     trials: list[Trial] = []
+    names = _short_names(settings)
     for repeat in range(repeats):
         order = sorted(range(len(settings)), key=lambda index: _draw(seed, repeat, index))
         for index in order:
@@ -108,7 +110,7 @@ def ordered(settings: Sequence[Setting], *, repeats: int, seed: int) -> list[Tri
             number = len(trials) + 1
             trials.append(
                 Trial(
-                    id=f"{number:04d}-{_short(setting)}",
+                    id=f"{number:04d}-{names[index]}",
                     number=number,
                     repeat=repeat,
                     case=setting.case,
@@ -125,9 +127,18 @@ def _draw(seed: int, repeat: int, index: int) -> bytes:
     return hashlib.sha256(f"{seed}/{repeat}/{index}".encode()).digest()
 
 
-def _short(setting: Setting) -> str:
-    words = setting.case or "-".join(str(value) for value in setting.factors.values()) or "trial"
-    return re.sub(r"[^a-z0-9]+", "-", words.lower())[:32].strip("-") or "trial"
+def _short_names(settings: Sequence[Setting]) -> list[str]:
+    """A few words for each setting: its case, and what sets it apart from others of that."""
+    values: dict[tuple[str, str], set[Scalar]] = {}
+    for setting in settings:
+        for name, value in setting.factors.items():
+            values.setdefault((setting.case, name), set()).add(value)
+    names = []
+    for setting in settings:
+        apart = [str(value) for name, value in setting.factors.items() if len(values[setting.case, name]) > 1]
+        words = " ".join([setting.case, *apart]).lower()
+        names.append(re.sub(r"[^a-z0-9]+", "-", words)[:_LONGEST_NAME].strip("-") or "trial")
+    return names
 
 
 def _as_written(point: Document, settings: Settings, path: Keys) -> Scalar:

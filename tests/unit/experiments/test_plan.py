@@ -518,6 +518,15 @@ def test_a_list_repeats_nothing_for_which_it_means_nothing(write, key, listed, w
         load_plan(write(top.replace(f'"{takes}"', f'["{takes}", "{without}"]') + f"{key} = {listed}\n"))
 
 
+def test_a_trial_is_called_by_its_case_and_by_what_sets_it_apart_there(write):
+    text = 'question = "Which?"\n[[case]]\nname = "Later"\nmigration.mode = "post-copy"\n[[case]]\nname = "rounds"\n'
+    plan = load_plan(write(text + 'migration = { mode = ["pre-copy", "hybrid"], policy = "threshold" }\n'))
+    ids = {trial.id.split("-", 1)[1] for trial in trials(plan)}
+    assert ids == {"later", "rounds-pre-copy", "rounds-hybrid"}
+    (trial,) = trials(load_plan(write('question = "Which?"\nrepeats = 1\n[guest]\nmemory = ["256 MiB"]\n')))
+    assert trial.id == "0001-trial"
+
+
 def test_only_what_is_held_is_acknowledged(trial_of):
     with pytest.raises(PlanError) as error:
         trial_of("migration.zero_window=true")
