@@ -12,6 +12,7 @@ from unnoticed.agents.channel import Channel
 from unnoticed.agents.helper import Helper, Nursery
 from unnoticed.agents.kernel.idle_latency import Awake
 from unnoticed.agents.kernel.pagemap import PAGE_BYTES, Runs
+from unnoticed.agents.kernel.short_bursts import ShortBursts
 from unnoticed.agents.owed import OwedPages
 from unnoticed.agents.page_channel import SILENCE_S, PageChannel
 from unnoticed.agents.page_runs import cut, pages_in, runs_of, single_pages
@@ -44,6 +45,7 @@ class PageService:
         self.owed_pages = 0
         self._is_closed = False
         self._awake = Awake()  # while the guest waits for pages
+        self._short_bursts = ShortBursts()  # from when the path is measured
         fds = {"owed_fd": self._owed.fd, "ram_fd": ram.fd}
         try:
             for kind, module in _HELPERS.items():
@@ -71,6 +73,7 @@ class PageService:
 
         Raises PeerError, MigrationError.
         """
+        self._short_bursts.begin()
         for kind, channel in self._channels.items():
             if channel.receive() is None:
                 raise PeerError(f"The destination did not take the {kind.value} channel.")
@@ -168,6 +171,7 @@ class PageService:
             return
         self._is_closed = True
         self._awake.end()
+        self._short_bursts.end()
         for helper in self._helpers.values():
             helper.close()
         for channel in self._channels.values():

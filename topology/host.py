@@ -55,9 +55,6 @@ class HostSetup:
         """Make it so, in the namespace of the calling thread, and read it back. Raises FabricError."""
         if self.bridge is not None:
             prepare_bridging()
-            # A paced stream leaves in bursts of a millisecond then (tcp_tso_autosize of net/ipv4/tcp_output.c), and not
-            # of 64 KiB, behind which a page that is waited for would stand for that long on a slow link.
-            set_sysctl("net/ipv4/tcp_tso_rtt_log", "0", optional=True)
         if self.ipv6:
             speaking = [interface for interface, address in self.addresses.items() if address.ipv6]
             allow_ipv6([interface for interface in speaking if interface != BRIDGE], forwards=self.forwards)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from unnoticed.agents.kernel import userfaultfd
+from unnoticed.agents.kernel.libc import NetworkNamespace
 from unnoticed.agents.ram import FIRST_DIRTIER_PAGE, PAGE_BYTES, PAGE_WORDS, Ram
 
 pytestmark = pytest.mark.root
@@ -116,6 +117,22 @@ def pushing(stage):
         for pid in stage.children_of(stage.agents["b"])
         if b"agents.guest" in Path(f"/proc/{pid}/cmdline").read_bytes()
     )
+
+
+def test_bursts_are_short_while_pages_follow_and_as_before_afterwards(stage):
+    def seen():
+        namespace = NetworkNamespace(stage.fabric.places["a"].pid)
+        with namespace.entered():
+            found = Path("/proc/sys/net/ipv4/tcp_tso_rtt_log").read_text()
+        namespace.close()
+        return int(found)
+
+    before = seen()
+    assert before > 0
+    pushing(stage)
+    assert seen() == 0
+    assert stage.end_migration("a")["outcome"] == "completed"
+    assert seen() == before
 
 
 def test_a_guest_whose_source_is_lost_before_all_pages_came_is_lost_and_ended(stage):
