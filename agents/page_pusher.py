@@ -26,7 +26,7 @@ _DRAIN_NS = 200_000_000  # at most, until what the path was filled with has gone
 _PAGE_BYTES = FRAME_BYTES + PAGE_BYTES
 
 
-class _Push:
+class _PacedChannel:
     """The push channel, kept at its pace."""
 
     def __init__(self, channel: PageChannel, owed: OwedPages, *, limit_bytes_per_s: int) -> None:
@@ -78,17 +78,17 @@ def push(orders: Orders, settings: dict[str, Any]) -> None:
     order, (fd,) = orders.receive()
     key = bytes.fromhex(order["key"])
     channel = PageChannel.from_parts(Role.SOURCE, Kind.PUSH, fd=fd, key=key, pages=owed.pages)
-    the_push = _Push(channel, owed, limit_bytes_per_s=order["rate_bytes_per_s"])
-    the_push.probe()
+    paced = _PacedChannel(channel, owed, limit_bytes_per_s=order["rate_bytes_per_s"])
+    paced.probe()
     orders.say("paced")
     orders.receive()  # begin
-    the_push.begin()
+    paced.begin()
     pushed = 0
     while (window := owed.take()) is not None:
-        the_push.note(channel.send_pages(*window, settings["ram_fd"]))
+        paced.note(channel.send_pages(*window, settings["ram_fd"]))
         pushed += window[1].bit_count()
     channel.send(Frame(Type.END, total=pushed))
-    orders.say("done", pages=pushed, bytes=the_push.sent_bytes)
+    orders.say("done", pages=pushed, bytes=paced.sent_bytes)
     orders.receive()  # the end: closing now could destroy what is under way
 
 

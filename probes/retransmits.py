@@ -190,6 +190,8 @@ def _first_sent_ns(sent: I64, again: I64) -> I64:
     """
     from unnoticed.probes.flow_kernels import INDEX, MARKS, PAYLOAD, SEQUENCES, TIME_NS
 
+    if not len(again):
+        return again
     starts = unwrap((sent[:, SEQUENCES] & 0xFFFFFFFF).astype(np.uint32))
     flags = sent[:, MARKS]
     ends = starts + sent[:, PAYLOAD] + (flags & SYN != 0) + (flags & FIN != 0)

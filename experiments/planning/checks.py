@@ -6,20 +6,14 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
 
 from unnoticed.errors import PlanError
-from unnoticed.experiments.planning.document import Document, Keys
-from unnoticed.experiments.planning.policies import DEFAULT_POLICY
-from unnoticed.experiments.planning.problems import one_of
+from unnoticed.experiments.planning.document import Keys
 from unnoticed.experiments.planning.quantities import BYTE_RATE, DURATION, SIZE, written
 from unnoticed.experiments.planning.settings import (
     GUEST_OVERHEAD_BYTES,
-    NO_TRACE,
     PAGE_BYTES,
     POLICIES,
-    RATE_AND_PATTERN,
-    ROUNDLESS,
     FabricSettings,
     Settings,
 )
@@ -298,127 +292,3 @@ _CHECKS: tuple[Callable[[Settings], Conflict | None], ...] = (
     _tools_speak_it,
     _all_is_there_to_be_verified,
 )
-
-
-def trace_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
-    """Rates and patterns beside a trace, which is replayed instead, as (number of the case or None, conflict).
-
-    What is only inherited is no mistake: a case may replay a trace and leave the plan's rate standing.
-    """
-    for number, document in [(None, base), *enumerate(cases)]:
-        table = _table(document, "guest")
-        traces = _listed([table.get("trace", NO_TRACE)])
-        if NO_TRACE in traces:
-            continue
-        for key in RATE_AND_PATTERN:
-            if key in table:
-                sentence = "means nothing beside guest.trace, which says what is written when; remove one of the two."
-                yield number, Conflict(paths=(("guest", key), ("guest", "trace")), sentence=sentence)
-
-
-def policy_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
-    """Policies and parameters of policies that could never take effect, as (number of the case or None, conflict).
-
-    A parameter that is only inherited is no mistake: a case may change the mode and leave the plan's policy standing.
-    """
-    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _table(base, "migration"))]
-    tables += [(number, _table(case, "migration")) for number, case in enumerate(cases)]
-    inherited = tables[0][1]
-    policies = _listed([table["policy"] for _, table in tables if "policy" in table]) or [DEFAULT_POLICY]
-    for number, table in tables:
-        modes = _listed([table.get("mode", inherited.get("mode", "pre-copy"))])
-        roundless = [mode for mode in modes if mode in ROUNDLESS]
-        for key in ("policy", *POLICIES.keys):
-            path = ("migration", key)
-            if key not in table:
-                if roundless and _is_repeated(inherited, key, "mode", table, number):
-                    yield number, Conflict(paths=(("migration", "mode"), path), sentence=_repeated(key, roundless))
-                continue
-            if modes and roundless == modes:
-                named = " or ".join(modes)
-                sentence = f'{named} has no rounds and so no policy; remove this, or set mode = "pre-copy".'
-                yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
-            elif isinstance(table[key], list) and roundless:
-                sentence = (
-                    f"a list here would repeat {' or '.join(roundless)}, which has no policy, for each of its values; "
-                    f"make a [[case]] of {' or '.join(roundless)}, and one of the other modes with this list."
-                )
-                yield number, Conflict(paths=(path, ("migration", "mode")), sentence=sentence)
-            elif key != "policy":
-                own = _listed([table["policy"]]) if "policy" in table and number is not None else policies
-                taking = POLICIES.taking(key)
-                if not set(own) & set(taking) and all(policy in POLICIES.parameters for policy in own):
-                    sentence = f"the policy {one_of(own)} takes no such parameter; it belongs to {one_of(taking)}."
-                    yield number, Conflict(paths=(path, ("migration", "policy")), sentence=sentence)
-
-
-# Keys of [migration] that take effect only with some values of another one; that one's default; what to do.
-_IDLE_WITHOUT: tuple[tuple[str, str, str, frozenset[str], str], ...] = (
-    ("hold_limit", "gap", "drop", frozenset({"hold"}), 'means nothing where no frame is held; set gap = "hold".'),
-    ("hold_time", "gap", "drop", frozenset({"hold"}), 'means nothing where no frame is held; set gap = "hold".'),
-    (
-        *("tracking", "mode", "pre-copy", frozenset({"pre-copy", "hybrid"})),
-        "means nothing without rounds, between which pages are tracked; remove it.",
-    ),
-    (
-        *("codec", "mode", "pre-copy", frozenset({"pre-copy", "hybrid", "stop-and-copy"})),
-        "means nothing in a post-copy, whose pages follow the guest as they are; remove it.",
-    ),
-)
-
-
-def idle_conflicts(base: Document, cases: list[Document]) -> Iterator[tuple[int | None, Conflict]]:
-    """Keys that could never take effect, as (number of the case or None, conflict).
-
-    What is only inherited is no mistake: a case may change the mode and leave the plan's codec standing.
-    """
-    tables: list[tuple[int | None, dict[str, Any]]] = [(None, _table(base, "migration"))]
-    tables += [(number, _table(case, "migration")) for number, case in enumerate(cases)]
-    inherited = tables[0][1]
-    for number, table in tables:
-        for key, other, default, effective, sentence in _IDLE_WITHOUT:
-            own = _listed([table.get(other, inherited.get(other, default))])
-            idle = [value for value in own if value not in effective]
-            path: Keys = ("migration", key)
-            if key not in table:
-                if idle and _is_repeated(inherited, key, other, table, number):
-                    yield number, Conflict(paths=(("migration", other), path), sentence=_repeated(key, idle))
-                continue
-            if _listed([table[key]]) == ["none"]:
-                continue
-            elsewhere = [case[other] for _, case in tables if other in case] if number is None else []
-            if not effective & {*own, *_listed(elsewhere)}:
-                yield number, Conflict(paths=(path, ("migration", other)), sentence=sentence)
-            elif idle and isinstance(table[key], list) and (number is not None or not any(cases)):
-                yield number, Conflict(paths=(path, ("migration", other)), sentence=_repeating(idle))
-
-
-def _is_repeated(inherited: dict[str, Any], key: str, other: str, table: dict[str, Any], number: int | None) -> bool:
-    """Whether a case that says for itself that a key means nothing has it as a list from the plan."""
-    return number is not None and other in table and isinstance(inherited.get(key), list)
-
-
-def _repeating(values: list[str]) -> str:
-    named = " or ".join(values)
-    return (
-        f"a list here would repeat {named}, for which it means nothing, for each of its values; make a [[case]] of "
-        f"{named}, and one of what takes it with this list."
-    )
-
-
-def _repeated(key: str, values: list[str]) -> str:
-    return (
-        f"{' or '.join(values)} would be repeated for each value of migration.{key}, which means nothing for it; move "
-        "that list into the [[case]] that it is for."
-    )
-
-
-def _table(document: Document, section: str) -> dict[str, Any]:
-    table = document.get(section, {})
-    return table if isinstance(table, dict) else {}
-
-
-def _listed(values: list[Any]) -> list[str]:
-    """The words among the values, with lists taken apart, each once."""
-    flat = [inner for value in values for inner in (value if isinstance(value, list) else [value])]
-    return list(dict.fromkeys(value for value in flat if isinstance(value, str)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path as FilePath
@@ -27,6 +26,7 @@ from unnoticed.experiments.planning.document import (
 )
 from unnoticed.experiments.planning.fields import dimension_of
 from unnoticed.experiments.planning.grid import Case, Expected, factor_names, points, size_of_grid
+from unnoticed.experiments.planning.idle_keys import idle_conflicts
 from unnoticed.experiments.planning.problems import Problem, dotted, sentence_of, shown, suggestion
 from unnoticed.experiments.planning.settings import Settings
 from unnoticed.experiments.planning.toml_lines import Path
@@ -255,8 +255,7 @@ class Draft:
     def _check_grid(self, broken: set[tuple[int | None, Keys]]) -> None:
         """Check the values against one another, but for those that are wrong alone."""
         overrides = [case.overrides for case in self.cases]
-        levels = (checks.policy_conflicts, checks.trace_conflicts, checks.idle_conflicts)
-        for number, conflict in itertools.chain.from_iterable(level(self.body, overrides) for level in levels):
+        for number, conflict in idle_conflicts(self.body, overrides):
             path = conflict.paths[0]
             self.add(Problem(path=path if number is None else ("case", number, *path), sentence=conflict.sentence))
         repeats = self.document.get("repeats", 1)

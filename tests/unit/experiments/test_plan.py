@@ -515,7 +515,9 @@ def test_a_list_repeats_nothing_for_which_it_means_nothing(write, key, listed, w
         f"migration\\.{key}: a list here would repeat {without}, .*for each of its values; make a \\[\\[case\\]\\] of"
     )
     with pytest.raises(PlanError, match=beside):
-        load_plan(write(top.replace(f'"{takes}"', f'["{takes}", "{without}"]') + f"{key} = {listed}\n"))
+        load_plan(write(both := top.replace(f'"{takes}"', f'["{takes}", "{without}"]') + f"{key} = {listed}\n"))
+    with pytest.raises(PlanError, match=beside):  # a case that changes neither has them both
+        load_plan(write(both + '[[case]]\nname = "small"\nguest.memory = "128 MiB"\n'))
 
 
 def test_a_trial_is_called_by_its_case_and_by_what_sets_it_apart_there(write):
